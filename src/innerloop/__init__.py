@@ -1,0 +1,3 @@
+"""innerloop: models that adapt to a new task from a handful of examples."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,65 @@
+"""The command ``innerloop``: finds the group, runs it, turns errors into one line and an exit code.
+
+Every group is one module with ``register(groups)``; it imports what it runs only when it runs, so that
+``--help`` answers at once.
+"""
+
+import argparse
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+
+from innerloop import __version__
+from innerloop.core.errors import InnerloopError, InputError, Interrupted
+
+GROUPS: tuple[str, ...] = ()
+
+EXIT_INPUT_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose usage errors are one line."""
+
+    def error(self, message: str) -> "None":  # type: ignore[override]
+        self.exit(EXIT_INPUT_ERROR, f"{self.prog}: {message} (try '{self.prog} --help')\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line, every group registered."""
+    parser = Parser(prog="innerloop", description="Train models that adapt to a new task from a few examples.")
+    parser.add_argument("--version", action="version", version=f"innerloop {__version__}")
+    groups = parser.add_subparsers(dest="group", metavar="COMMAND", required=True, parser_class=Parser)
+    for group in GROUPS:
+        importlib.import_module(f"innerloop.cli.{group}").register(groups)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code (0, 2 for a usage or input error, 130 for an interrupt)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    options = build_parser().parse_args(words)
+    try:
+        options.run(options)
+    except (Interrupted, KeyboardInterrupt) as stop:
+        print(f"innerloop: interrupted{': ' + str(stop) if str(stop) else ''}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except (InnerloopError, OSError) as error:
+        if debug:
+            traceback.print_exc()
+        print(f"innerloop: error: {one_line(error)}", file=sys.stderr)
+        return EXIT_INPUT_ERROR if isinstance(error, InputError | OSError) else 1
+    return 0
+
+
+def one_line(error: BaseException) -> str:
+    """The error's message folded to one line."""
+    return " ".join(str(error).split())
+
+
+def entry_point() -> None:
+    """The console script."""
+    sys.exit(main())
