@@ -1,4 +1,4 @@
-"""What every test shares: no network, one seed, few threads, and a skip for tests that need something outside.
+"""What every test shares: no network, one seed, few threads, and a skip where something outside is missing.
 
 Nothing about a domain lives here; fixtures for tiny models and tasks stand beside the tests that use them.
 """
