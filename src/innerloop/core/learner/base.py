@@ -1,0 +1,199 @@
+"""The interface between strategies and models, and the ledger of what was spent."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from innerloop.core import params as vector
+from innerloop.core.errors import InputError
+from innerloop.core.params import Params
+from innerloop.core.task import Batch, Task, pieces
+
+Objective = Callable[[nn.Module, Batch], Tensor]
+"""The loss of a batch (or its share of the loss, for a micro-batch) under a module: a scalar tensor."""
+
+BatchSize = Callable[[Batch], int]
+"""How much work a batch is, in the domain's unit (tokens, images, environment steps)."""
+
+HessianProduct = Literal["reverse", "forward", "central"]
+"""Double backward; forward-over-reverse; central difference of gradients."""
+
+
+@dataclass
+class Ledger:
+    """What was spent, in passes over a batch and in the domain's unit of data.
+
+    A Hessian-vector product by central difference counts as the two gradients it takes.
+    """
+
+    gradient_passes: int = 0
+    forward_passes: int = 0
+    hessian_products: int = 0
+    units: int = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """The counts."""
+        return asdict(self)
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Takes up saved counts."""
+        for name in self.state_dict():
+            setattr(self, name, int(state[name]))
+
+
+class Learner(ABC):
+    """A model, its objective and the parameters that are adapted.
+
+    Points of the parameter space are dictionaries from parameter name to tensor. A learner that runs
+    several tasks at once gives every tensor of a point a leading task dimension ``T``; losses then have
+    the shape ``(T,)`` instead of ``()``.
+
+    Args:
+        module: the model; its parameters with ``requires_grad`` are the meta-parameters θ.
+        objective: the loss of a batch.
+        batch_size: counts a batch's work for the ledger; by default 1.
+        hessian_product: how Hessian-vector products are taken.
+    """
+
+    tasks_at_once: int = 1
+
+    def __init__(
+        self,
+        module: nn.Module,
+        objective: Objective,
+        batch_size: BatchSize | None = None,
+        hessian_product: HessianProduct = "reverse",
+    ) -> None:
+        self.module, self.objective = module, objective
+        self.hessian_product: HessianProduct = hessian_product
+        self.ledger = Ledger()
+        self._batch_size = batch_size or (lambda _batch: 1)
+        if not self.theta:
+            raise InputError("the model has no parameter to adapt: every parameter is frozen")
+
+    @property
+    def theta(self) -> dict[str, nn.Parameter]:
+        """The module's adapted parameters, tied ones once."""
+        return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+
+    @abstractmethod
+    def excursion(self) -> Any:
+        """A context that gives φ₀ = θ and, however it ends, leaves θ in the module bit for bit."""
+
+    @abstractmethod
+    def keep(self, params: Params) -> Params:
+        """The point as it is now, safe from later moves."""
+
+    @abstractmethod
+    def move(self, params: Params, update: Params) -> Params:
+        """``params + update``. The old point may be gone afterwards; ``keep`` it first if it is needed."""
+
+    @abstractmethod
+    def _loss(self, params: Params, piece: Batch) -> Tensor: ...
+
+    @abstractmethod
+    def _gradient(self, params: Params, piece: Batch, create_graph: bool) -> tuple[Tensor, Params]: ...
+
+    @abstractmethod
+    def _reverse_hessian_product(self, params: Params, piece: Batch, direction: Params) -> Params: ...
+
+    @abstractmethod
+    def _forward_hessian_product(self, params: Params, piece: Batch, direction: Params) -> Params: ...
+
+    def lift(self, function: Callable[..., Any], in_dims: Any = 0) -> Callable[..., Any]:  # noqa: ARG002
+        """A function of one task's tensors as a function of this learner's tensors."""
+        return function
+
+    def bundle(self, tasks: Sequence[Task]) -> Task:
+        """Up to ``tasks_at_once`` tasks as the one task this learner runs."""
+        (task,) = tasks
+        return task
+
+    def unbundle(self, tensors: Params) -> list[Params]:
+        """The dictionaries of the single tasks in a bundle."""
+        return [tensors]
+
+    def loss(self, params: Params, batch: Batch) -> Tensor:
+        """The loss at a point, outside any graph."""
+        self._record(batch, forward_passes=1)
+        with torch.no_grad():
+            return torch.stack([self._loss(params, piece).detach() for piece in pieces(batch)]).sum(0)
+
+    def gradient(self, params: Params, batch: Batch, create_graph: bool = False) -> tuple[Tensor, Params]:
+        """Loss and gradient at a point.
+
+        Args:
+            params: the point.
+            batch: a batch or its micro-batches.
+            create_graph: keep the graph, so that the result can be differentiated by ``params``
+                (functional learners only).
+        """
+        self._record(batch, gradient_passes=1)
+        loss: Tensor | None = None
+        total: Params = {}
+        for piece in pieces(batch):
+            piece_loss, gradient = self._gradient(params, piece, create_graph)
+            loss = piece_loss if loss is None else loss + piece_loss
+            total = vector.add(total, gradient) if total else gradient
+        if loss is None:
+            raise InputError("a batch without pieces has no gradient")
+        return loss, total
+
+    def hvp(self, params: Params, batch: Batch, direction: Params) -> Params:
+        """The Hessian of the loss at ``params`` times ``direction``."""
+        if self.hessian_product == "central":
+            return self._central_hessian_product(params, batch, direction)
+        self._record(batch, hessian_products=1)
+        product = {
+            "reverse": self._reverse_hessian_product,
+            "forward": self._forward_hessian_product,
+        }[self.hessian_product]
+        total: Params = {}
+        for piece in pieces(batch):
+            result = product(params, piece, direction)
+            total = vector.add(total, result) if total else result
+        return total
+
+    def _central_hessian_product(self, params: Params, batch: Batch, direction: Params) -> Params:
+        """(∇S(θ + εu) − ∇S(θ − εu)) / 2ε, with ‖εu‖ a fixed small share of ‖θ‖ (Liu 2019; Choe 2023)."""
+        point = self.keep(params)
+        share = torch.finfo(next(iter(point.values())).dtype).eps ** (1 / 3)
+
+        def width(at: Params, along: Params) -> Tensor:
+            length = vector.norm(along)
+            return torch.where(length > 0, share * vector.norm(at).clamp(min=1.0) / length, length)
+
+        def displaced(at: Params, along: Params, by: Tensor) -> Params:
+            return vector.add(at, along, by)
+
+        def quotient(plus: Params, minus: Params, by: Tensor) -> Params:
+            # A zero direction has ε = 0 and product 0.
+            return vector.scaled(vector.subtract(plus, minus), torch.where(by > 0, 0.5 / by, by))
+
+        epsilon = self.lift(width)(point, direction)
+        ahead = self.gradient(self.lift(displaced)(point, direction, epsilon), batch)[1]
+        behind = self.gradient(self.lift(displaced)(point, direction, -epsilon), batch)[1]
+        return dict(self.lift(quotient)(ahead, behind, epsilon))
+
+    def pool(self, params: Params) -> Params:
+        """The sum over the bundle's tasks, in the shapes of θ."""
+        return params
+
+    def _record(self, batch: Batch, **passes: int) -> None:
+        for name, count in passes.items():
+            setattr(self.ledger, name, getattr(self.ledger, name) + count)
+        self.ledger.units += sum(self._batch_size(piece) for piece in pieces(batch))
+
+    @contextmanager
+    def unaccounted(self) -> Iterator[None]:
+        """Work inside this context (monitoring, evaluation) is left out of the ledger."""
+        before = self.ledger.state_dict()
+        try:
+            yield
+        finally:
+            self.ledger.load_state_dict(before)

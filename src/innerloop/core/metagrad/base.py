@@ -1,0 +1,132 @@
+"""What a strategy is, what it returns, and the pieces several strategies share."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from innerloop.core import params as vector
+from innerloop.core.errors import InputError
+from innerloop.core.inner import State
+from innerloop.core.inner_loop import Adapted, InnerLoop, InnerStep
+from innerloop.core.learner.base import Learner
+from innerloop.core.params import Params
+from innerloop.core.task import Batch, Task
+
+
+@dataclass(frozen=True)
+class MetaGradient:
+    """The meta-gradient of a bundle of ``T`` tasks (``T`` = 1 unless the learner runs several at once).
+
+    Args:
+        gradient: the sum of the tasks' meta-gradients, in the shapes of θ.
+        rate_gradient: the same for learned inner rates, shape ``(K,)`` a tensor; empty if they are fixed.
+        support_loss: the last support batch's loss at φ, shape ``(T,)``.
+        query_loss_before: the query loss at θ, shape ``(T,)``.
+        query_loss: the query loss at φ, shape ``(T,)``.
+        states: the inner rule's final state for each task.
+        extras: further figures worth tracking, shape ``(T,)`` each.
+    """
+
+    gradient: Params
+    rate_gradient: Params
+    support_loss: Tensor
+    query_loss_before: Tensor
+    query_loss: Tensor
+    states: Sequence[State] = ()
+    extras: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Strategy(ABC):
+    """A way to the meta-gradient. A new algorithm is one subclass in one file.
+
+    Args:
+        inner: the inner loop.
+    """
+
+    learns_rates = False
+
+    def __init__(self, inner: InnerLoop) -> None:
+        if inner.rates.learned and not self.learns_rates:
+            raise InputError(
+                f"{type(self).__name__} has no gradient for the inner learning rates; "
+                "learn_inner_lr works with maml and fomaml"
+            )
+        if inner.steps < 1:
+            raise InputError(f"an inner loop needs at least 1 step, not {inner.steps}")
+        self.inner = inner
+
+    @abstractmethod
+    def __call__(self, learner: Learner, task: Task) -> MetaGradient:
+        """The meta-gradient of one task (or bundle). θ is in the module again afterwards."""
+
+
+def loss_before(learner: Learner, theta: Params, query: Batch) -> Tensor:
+    """The query loss at θ, shape ``(T,)``; monitoring, so not in the ledger."""
+    with learner.unaccounted():
+        return learner.loss(theta, query).reshape(-1)
+
+
+def support_loss_after(learner: Learner, adapted: Adapted) -> Tensor:
+    """The last support batch's loss at φ, shape ``(T,)``; monitoring, so not in the ledger."""
+    with learner.unaccounted():
+        return learner.loss(adapted.params, adapted.batches[-1]).reshape(-1)
+
+
+@dataclass(frozen=True)
+class RuleCotangents:
+    """The derivative of one inner step with respect to what it was computed from."""
+
+    gradient: Params
+    state: State
+    rates: Params
+
+
+def differentiate_rule(
+    learner: Learner, inner: InnerLoop, step: InnerStep, update: Params, state: State
+) -> RuleCotangents:
+    """Pulls cotangents of a step's update and next state back through the inner rule alone.
+
+    The rule is elementwise but for the clipping norm, so its graph is a few vectors; the model is not in it.
+
+    Args:
+        learner: maps the rule over tasks where it runs several.
+        inner: the inner loop.
+        step: the recorded step.
+        update: cotangent of the update.
+        state: cotangent of the next state.
+    """
+    with torch.enable_grad():
+        gradient = _leaves(step.gradient)
+        before = _leaves(step.state)
+        rates = _leaves(inner.rates.at(step.step, step.params))
+        new_update, new_state = inner.apply_rule(learner, gradient, before, rates)
+        outputs = [*new_update.values(), *new_state.values()]
+        cotangents = [*(update[name] for name in new_update), *(state[name] for name in new_state)]
+        sources = [*gradient.values(), *before.values(), *rates.values()]
+        pulled = iter(torch.autograd.grad(outputs, sources, cotangents, materialize_grads=True))
+    return RuleCotangents(
+        gradient={name: next(pulled) for name in gradient},
+        state={name: next(pulled) for name in before},
+        rates={name: next(pulled) for name in rates},
+    )
+
+
+class RateGradient:
+    """Gathers ∂/∂α_k, one number a tensor and step."""
+
+    def __init__(self, inner: InnerLoop) -> None:
+        self._inner = inner
+        self.values = vector.zeros_like(inner.rates.values)
+
+    def add(self, step: int, rates: Params) -> None:
+        """Adds the cotangent of the rates of one step."""
+        index = min(step, self._inner.rates.steps - 1)
+        for name, total in self.values.items():
+            total[index] += rates[name]
+
+
+def _leaves(params: Params) -> Params:
+    return {name: tensor.detach().requires_grad_() for name, tensor in params.items()}

@@ -1,0 +1,36 @@
+"""Joint training: the control that does not meta-learn."""
+
+import torch
+
+from innerloop.core import params as vector
+from innerloop.core.learner.base import Learner
+from innerloop.core.metagrad.base import MetaGradient, Strategy, loss_before
+from innerloop.core.params import Params
+from innerloop.core.task import Task
+
+
+class Joint(Strategy):
+    """The mean gradient, at θ, of the K support batches and the query batch.
+
+    One step of ordinary multi-task training that reads the same rows with the same number of forward and
+    backward passes as :class:`FirstOrder` does in one meta-step.
+    """
+
+    def __call__(self, learner: Learner, task: Task) -> MetaGradient:
+        """The gradient of one task."""
+        with learner.excursion() as theta:
+            query = task.query(theta)
+            before = loss_before(learner, theta, query)
+            batches = [*(task.support(step, theta) for step in range(self.inner.steps)), query]
+            losses, total = [], Params()
+            for batch in batches:
+                loss, gradient = learner.gradient(theta, batch)
+                losses.append(loss.reshape(-1))
+                total = vector.add(total, gradient) if total else gradient
+            return MetaGradient(
+                gradient=learner.pool(vector.scaled(total, 1 / len(batches))),
+                rate_gradient={},
+                support_loss=torch.stack(losses[:-1]).mean(0),
+                query_loss_before=before,
+                query_loss=losses[-1],
+            )

@@ -1,0 +1,58 @@
+"""Arithmetic on named tensors: the vectors a strategy computes with.
+
+A point of the meta-parameter space is a plain ``dict`` from parameter name to tensor; every function here
+takes and returns such dictionaries and treats them as one long vector.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+Params = dict[str, Tensor]
+"""Named tensors, the shapes those of the adapted parameters (with a leading task dimension when stacked)."""
+
+
+def add(left: Mapping[str, Tensor], right: Mapping[str, Tensor], scale: float | Tensor = 1.0) -> Params:
+    """``left + scale * right``."""
+    return {name: tensor + scale * right[name] for name, tensor in left.items()}
+
+
+def subtract(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Params:
+    """``left - right``."""
+    return {name: tensor - right[name] for name, tensor in left.items()}
+
+
+def scaled(params: Mapping[str, Tensor], scale: float | Tensor) -> Params:
+    """``scale * params``."""
+    return {name: scale * tensor for name, tensor in params.items()}
+
+
+def zeros_like(params: Mapping[str, Tensor]) -> Params:
+    """The zero vector of the same shapes."""
+    return {name: torch.zeros_like(tensor) for name, tensor in params.items()}
+
+
+def detached(params: Mapping[str, Tensor]) -> Params:
+    """The same values outside any graph, sharing memory."""
+    return {name: tensor.detach() for name, tensor in params.items()}
+
+
+def cloned(params: Mapping[str, Tensor]) -> Params:
+    """An independent copy outside any graph."""
+    return {name: tensor.detach().clone() for name, tensor in params.items()}
+
+
+def dot(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Tensor:
+    """The inner product of two vectors, shape ``()``; differentiable."""
+    return torch.stack([(tensor * right[name]).sum() for name, tensor in left.items()]).sum()
+
+
+def norm(params: Mapping[str, Tensor]) -> Tensor:
+    """The Euclidean norm of the whole vector, shape ``()``."""
+    return torch.stack([tensor.square().sum() for tensor in params.values()]).sum().sqrt()
+
+
+def all_finite(params: Mapping[str, Tensor]) -> bool:
+    """Whether no entry is NaN or infinite."""
+    return all(bool(torch.isfinite(tensor).all()) for tensor in params.values())
