@@ -1,0 +1,174 @@
+"""What a preset is: a function that takes a ``Request`` and gives a ``Source`` of tasks.
+
+One file a preset. Each has a function ``tasks(request, ...) -> Source`` whose further arguments are that
+preset's own settings. A preset reads, words the prompts and names the tasks; it does not split, drop duplicates,
+add system turns or write (``splits``, ``prepare`` and ``prepared`` do).
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from innerloop.core.errors import InputError
+from innerloop.llm.data.records import Problem
+from innerloop.llm.data.rows import Row
+
+Grader = Literal["math", "number", "choice", "exact"]
+Role = Literal["train", "validation", "held_out"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What every preset is asked.
+
+    Args:
+        source_dir: the local copy to read; None loads from the Hugging Face hub.
+        seed: decides every draw.
+        tasks: the tasks to prepare; empty stands for all.
+        skip: tasks to leave out.
+        holdout: tasks kept out of meta-training, for the final evaluation.
+        validation: tasks kept out of meta-training, for choosing rates and steps.
+        max_samples: at most so many rows a task, and as many of its source's own test set; -1 keeps all. It
+            is applied when splitting; a preset may use it to read less.
+    """
+
+    source_dir: Path | None = None
+    seed: int = 0
+    tasks: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    holdout: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
+    max_samples: int = -1
+
+
+@dataclass(frozen=True)
+class SplitPlan:
+    """How the rows of a task are shared out among support, query and test.
+
+    Args:
+        support: fraction for the support pool; None takes the plan of the whole preparation.
+        query: fraction for the query pool; None takes that of the whole preparation, or, where ``support`` is
+            set here, half of the rest.
+        max_rows: at most so many rows before splitting; -1 keeps all.
+    """
+
+    support: float | None = None
+    query: float | None = None
+    max_rows: int = -1
+
+
+@dataclass(frozen=True)
+class SourceTask:
+    """One task as a preset gives it, before splitting.
+
+    Args:
+        name: also the name of its folder.
+        pool: rows to share out among support and query, and test where the source has no test set of its own.
+            Rows with a ``label`` in their metadata are shared out class by class.
+        grader: how a generated answer is compared.
+        role: what the task is for.
+        test: the source's own test set, or None.
+        plan: what differs from the preparation's own ratios.
+    """
+
+    name: str
+    pool: tuple[Row, ...]
+    grader: Grader
+    role: Role = "train"
+    test: tuple[Row, ...] | None = None
+    plan: SplitPlan = field(default_factory=SplitPlan)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a preset gives.
+
+    Args:
+        preset: its name on the command line.
+        origin: where the data come from, in words for the manifest.
+        licence: of the data.
+        tasks: in the order in which they are prepared.
+        problems: the rows that were skipped.
+    """
+
+    preset: str
+    origin: str
+    licence: str
+    tasks: tuple[SourceTask, ...]
+    problems: tuple[Problem, ...] = ()
+
+
+def choose(
+    available: Sequence[str], request: Request, always_held_out: Sequence[str] = ()
+) -> Mapping[str, Role]:
+    """The chosen tasks and their roles, in the order of ``available``.
+
+    A task named only in ``holdout`` or ``validation`` is chosen too.
+
+    Args:
+        available: every task of the preset.
+        request: what was asked.
+        always_held_out: tasks that are for evaluation only.
+
+    Raises:
+        InputError: for a name that is not available (the nearest is named), for one that stands in two lists
+            that exclude each other, or if nothing is left.
+    """
+    for option in ("tasks", "skip", "holdout", "validation"):
+        for name in getattr(request, option):
+            if name not in available:
+                raise InputError(f"--{option}: no task '{name}'{nearest(name, available)}")
+    for name in request.holdout:
+        if name in request.validation:
+            raise InputError(f"task '{name}' stands both in --holdout and in --validation; choose one")
+    for name in (*request.holdout, *request.validation):
+        if name in request.skip:
+            raise InputError(f"task '{name}' is both skipped and held out; choose one")
+    wanted = {*(request.tasks or available), *request.holdout, *request.validation} - set(request.skip)
+    if not wanted:
+        raise InputError("no task is left to prepare; look at --tasks and --skip")
+    return {name: _role(name, request, always_held_out) for name in available if name in wanted}
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """The end of an error line: the nearest known name, or all of them."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else f"; there are: {', '.join(known)}"
+
+
+def find_source(request: Request, folder: str, needed: str) -> Path | None:
+    """The local folder that holds a preset's files, or None where none was given.
+
+    Args:
+        request: its ``source_dir`` is either that folder or the one above it.
+        folder: the folder's usual name.
+        needed: a file, relative to it, that must be there.
+
+    Raises:
+        InputError: if a folder was given and the file is in neither place.
+    """
+    if request.source_dir is None:
+        return None
+    for candidate in (request.source_dir / folder, request.source_dir):
+        if (candidate / needed).exists():
+            return candidate
+    raise InputError(f"--source-dir {request.source_dir}: neither {folder}/{needed} nor {needed} is there")
+
+
+def _role(name: str, request: Request, always_held_out: Sequence[str]) -> Role:
+    if name in request.validation:
+        return "validation"
+    return "held_out" if name in request.holdout or name in always_held_out else "train"
+
+
+def letters(count: int) -> Iterator[str]:
+    """The answer letters A, B, ... of so many choices.
+
+    Raises:
+        InputError: for more than 26.
+    """
+    if not 1 <= count <= 26:
+        raise InputError(f"{count} choices; there are letters for 1 to 26")
+    return map(chr, range(ord("A"), ord("A") + count))
