@@ -1,0 +1,190 @@
+"""Checkpoints that are whole or not there, and hold no pickles.
+
+A checkpoint is a folder ``step_N``. It is written under another name, forced to disk and renamed, so a kill
+at any moment leaves the old ones or the old ones and the new one. ``latest`` is a link to the newest.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from innerloop.core.errors import InputError
+
+STATE_FOLDER = "trainer_state"
+LATEST = "latest"
+_PREFIX = "step_"
+
+
+class CheckpointFolder:
+    """The checkpoints of one run.
+
+    Args:
+        folder: the run's folder; made if missing.
+        keep: how many checkpoints to keep, the newest; -1 keeps all.
+    """
+
+    def __init__(self, folder: Path, keep: int = -1) -> None:
+        self.folder, self.keep = folder, keep
+
+    def steps(self) -> list[int]:
+        """The steps of the whole checkpoints, ascending."""
+        if not self.folder.is_dir():
+            return []
+        names = [path.name for path in self.folder.iterdir() if path.is_dir() and not path.is_symlink()]
+        return sorted(int(name.removeprefix(_PREFIX)) for name in names if _is_step(name))
+
+    def path(self, step: int) -> Path:
+        """Where the checkpoint of a step is."""
+        return self.folder / f"{_PREFIX}{step}"
+
+    def latest(self) -> Path | None:
+        """The newest whole checkpoint, or none."""
+        steps = self.steps()
+        return self.path(steps[-1]) if steps else None
+
+    def save(self, step: int, write: Callable[[Path], None]) -> Path:
+        """Makes the checkpoint of a step.
+
+        Args:
+            step: the step it is of.
+            write: fills the folder it is given.
+
+        Raises:
+            InputError: if the disk is full or the folder read-only; older checkpoints are untouched.
+        """
+        target = self.path(step)
+        temporary = self.folder / f".{target.name}.writing"
+        replaced = self.folder / f".{target.name}.replaced"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.tidy()
+            temporary.mkdir()
+            write(temporary)
+            _force_to_disk(temporary)
+            if target.exists():
+                target.rename(replaced)
+            temporary.rename(target)
+            self._point_latest(target)
+            _sync(self.folder)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(
+                f"cannot write the checkpoint {target}: {reason}; free some space or choose another "
+                "trainer.default_local_dir, then run again to resume"
+            ) from error
+        shutil.rmtree(replaced, ignore_errors=True)
+        self._prune()
+        return target
+
+    def tidy(self) -> None:
+        """Clears away what a killed run left half-written."""
+        for path in self.folder.glob(f".{_PREFIX}*.writing"):
+            shutil.rmtree(path)
+        for path in self.folder.glob(f".{_PREFIX}*.replaced"):
+            whole = self.folder / path.name.removeprefix(".").removesuffix(".replaced")
+            if whole.exists():
+                shutil.rmtree(path)
+            else:
+                path.rename(whole)
+
+    def _point_latest(self, target: Path) -> None:
+        link = self.folder / f".{LATEST}.writing"
+        link.unlink(missing_ok=True)
+        link.symlink_to(target.name)
+        link.replace(self.folder / LATEST)
+
+    def _prune(self) -> None:
+        if self.keep > 0:
+            for step in self.steps()[: -self.keep]:
+                shutil.rmtree(self.path(step))
+
+
+@dataclass
+class RunState:
+    """Everything a run needs to go on: named tensors, and plain values that JSON can hold."""
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, checkpoint: Path) -> None:
+        """Writes ``trainer_state/`` into a checkpoint folder."""
+        folder = checkpoint / STATE_FOLDER
+        folder.mkdir()
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
+        save_file(tensors, folder / "tensors.safetensors")
+        (folder / "state.json").write_text(json.dumps(self.values, indent=1))
+
+    @classmethod
+    def read(cls, checkpoint: Path) -> "RunState":
+        """Reads ``trainer_state/`` of a checkpoint.
+
+        Raises:
+            InputError: if it is missing or damaged.
+        """
+        folder = checkpoint / STATE_FOLDER
+        try:
+            values = json.loads((folder / "state.json").read_text())
+            tensors = load_file(folder / "tensors.safetensors")
+        except (OSError, ValueError, SafetensorError) as error:
+            raise InputError(
+                f"cannot resume from {checkpoint}: {folder.name} is missing or damaged ({error}); "
+                "name another checkpoint with trainer.resume_from_path"
+            ) from error
+        return cls(tensors, values)
+
+    def section(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors whose names start with ``prefix/``, without it."""
+        start = f"{prefix}/"
+        return {name.removeprefix(start): t for name, t in self.tensors.items() if name.startswith(start)}
+
+    def put(self, prefix: str, tensors: Mapping[str, Tensor]) -> None:
+        """Adds tensors under ``prefix/``."""
+        self.tensors.update({f"{prefix}/{name}": tensor for name, tensor in tensors.items()})
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimizer's state as named tensors, keyed ``INDEX/NAME``; its settings are the config's business."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{index}/{name}": torch.as_tensor(value)
+        for index, entries in state.items()
+        for name, value in entries.items()
+        if value is not None
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Puts saved state back into an optimizer built like the saved one."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        index, name = key.split("/", 1)
+        state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _is_step(name: str) -> bool:
+    return name.startswith(_PREFIX) and name.removeprefix(_PREFIX).isdigit()
+
+
+def _force_to_disk(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,321 @@
+"""The outer loop: tasks -> meta-gradient -> outer optimizer -> tracker, with checkpoints and exact resume."""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from innerloop.core import params as vector
+from innerloop.core.checkpoint import CheckpointFolder, RunState, optimizer_tensors, restore_optimizer
+from innerloop.core.errors import InputError, Interrupted, NonFiniteError
+from innerloop.core.inner import State
+from innerloop.core.learner.base import Learner
+from innerloop.core.metagrad import Joint, MetaGradient, Strategy
+from innerloop.core.monitor import TaskLosses, average_metrics, losses_of, task_metrics
+from innerloop.core.params import Params
+from innerloop.core.sampler import SamplerState, TaskSampler
+from innerloop.core.schedule import OptimizerName, ScheduleName, build_optimizer, rate_multiplier
+from innerloop.core.signals import StopRequest
+from innerloop.core.task import Task
+from innerloop.core.tracking import Tracker
+
+Resume = Literal["auto", "disable"] | Path
+
+
+@dataclass(frozen=True)
+class OuterSettings:
+    """The outer optimization.
+
+    Args:
+        learning_rate: of the outer optimizer; for Reptile under SGD this is ε.
+        total_steps: meta-steps in the run.
+        optimizer: which one.
+        weight_decay: on θ.
+        betas: of Adam and AdamW.
+        clip_norm: shorten the meta-gradient to this norm; ``None`` leaves it.
+        schedule: of the learning rate.
+        warmup_ratio: share of the run over which the rate rises.
+    """
+
+    learning_rate: float
+    total_steps: int
+    optimizer: OptimizerName = "adamw"
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip_norm: float | None = None
+    schedule: ScheduleName = "constant"
+    warmup_ratio: float = 0.0
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Where a run lives and when it saves.
+
+    Args:
+        folder: its checkpoints' folder.
+        save_every: steps between checkpoints; the last step is always saved.
+        evaluate_every: steps between evaluations on held-out tasks; 0 for never.
+        keep: checkpoints to keep; -1 for all.
+        resume: ``auto`` goes on from the newest checkpoint if there is one; ``disable`` refuses a folder
+            that holds one; a path names the checkpoint to go on from.
+        unit: what the ledger counts ("tokens").
+    """
+
+    folder: Path
+    save_every: int = 50
+    evaluate_every: int = 0
+    keep: int = -1
+    resume: Resume = "auto"
+    unit: str = "tokens"
+
+
+@dataclass(frozen=True)
+class _Marker:
+    """What must be taken back if a step is given up halfway."""
+
+    sampler: SamplerState
+    ledger: Mapping[str, int]
+    random: Tensor
+
+
+class MetaTrainer:
+    """Meta-trains θ, in the learner's module, with any strategy.
+
+    Args:
+        learner: the model.
+        strategy: the meta-gradient.
+        sampler: gives each meta-batch.
+        outer: the outer optimization.
+        run: folder, checkpoints, resume.
+        trackers: makes the trackers, told the step the run starts after.
+        export: fills a checkpoint folder with what users load (a model or an adapter).
+        evaluate: measures held-out tasks.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        strategy: Strategy,
+        sampler: TaskSampler,
+        outer: OuterSettings,
+        run: RunSettings,
+        trackers: Callable[[int], Tracker],
+        export: Callable[[Path], None] = lambda _folder: None,
+        evaluate: Callable[[], Sequence[TaskLosses]] | None = None,
+    ) -> None:
+        self.learner, self.strategy, self.sampler = learner, strategy, sampler
+        self.outer, self.run = outer, run
+        self.checkpoints = CheckpointFolder(run.folder, run.keep)
+        self.step = 0
+        self.seconds = 0.0
+        self._make_tracker, self._export, self._evaluate = trackers, export, evaluate
+        self._rates = strategy.inner.rates
+        # Half-precision parameters are too coarse to gather small outer steps: θ's master copy is float32.
+        self._masters: dict[str, nn.Parameter] = {
+            name: p if p.dtype in (torch.float32, torch.float64) else nn.Parameter(p.detach().float())
+            for name, p in learner.theta.items()
+        }
+        self._optimizer = build_optimizer(
+            outer.optimizer,
+            self._masters.values(),
+            self._rates.values.values(),
+            outer.learning_rate,
+            outer.weight_decay,
+            outer.betas,
+        )
+
+    def fit(self) -> Path:
+        """Runs to the last step and returns the last checkpoint.
+
+        Raises:
+            NonFiniteError: a loss or gradient is not finite; θ as it was before the step is saved.
+            Interrupted: SIGTERM or SIGINT came; the last whole step is saved.
+        """
+        self._resume()
+        tracker = self._make_tracker(self.step)
+        try:
+            with StopRequest() as stop:
+                while self.step < self.outer.total_steps:
+                    self._guarded_step(tracker, stop)
+                return self._save_if_new()
+        finally:
+            tracker.close()
+
+    def _guarded_step(self, tracker: Tracker, stop: StopRequest) -> None:
+        marker = _Marker(self.sampler.state_dict(), self.learner.ledger.state_dict(), torch.get_rng_state())
+        try:
+            metrics = self._meta_step(stop)
+        except (NonFiniteError, Interrupted) as ending:
+            self.sampler.load_state_dict(marker.sampler)
+            self.learner.ledger.load_state_dict(marker.ledger)
+            torch.set_rng_state(marker.random)
+            saved = self._save_if_new()
+            ending.args = (f"{ending}; step {self.step} is saved in {saved}",)
+            raise
+        if self._evaluate is not None and _due(self.step, self.run.evaluate_every, self.outer.total_steps):
+            held_out = self._evaluate()
+            metrics |= task_metrics(held_out, "eval/") | average_metrics(held_out, "eval/")
+        tracker.log(self.step, metrics)
+        if _due(self.step, self.run.save_every, self.outer.total_steps):
+            self._save_if_new()
+
+    def _meta_step(self, stop: StopRequest) -> dict[str, float]:
+        began, units_before = time.perf_counter(), self.learner.ledger.units
+        tasks = self.sampler.sample()
+        total: Params = {}
+        rate_total: Params = {}
+        losses: list[TaskLosses] = []
+        extras: dict[str, list[Tensor]] = {}
+        states: list[State] = []
+        for start in range(0, len(tasks), self.learner.tasks_at_once):
+            stop.check()
+            chunk = tasks[start : start + self.learner.tasks_at_once]
+            result = self.strategy(self.learner, self.learner.bundle(chunk))
+            losses += losses_of(chunk, result)
+            self._refuse_non_finite(chunk, losses[-len(chunk) :], result)
+            gradient = {name: g.to(self._masters[name].dtype) for name, g in result.gradient.items()}
+            total = vector.add(total, gradient) if total else gradient
+            rate_total = vector.add(rate_total, result.rate_gradient) if rate_total else result.rate_gradient
+            for name, values in result.extras.items():
+                extras.setdefault(name, []).append(values)
+            states += result.states
+        grad_norm, rate = self._outer_step(
+            vector.scaled(total, 1 / len(tasks)), vector.scaled(rate_total, 1 / len(tasks))
+        )
+        if states:
+            self.strategy.inner.rule.carry(states)
+        self.step += 1
+        elapsed = time.perf_counter() - began
+        self.seconds += elapsed
+        return {
+            **self._loss_metrics(losses),
+            "meta/grad_norm": grad_norm,
+            "meta/lr": rate,
+            **{f"meta/{name}": float(torch.cat(values).mean()) for name, values in extras.items()},
+            **task_metrics(losses),
+            f"perf/{self.run.unit}": self.learner.ledger.units - units_before,
+            "perf/seconds": elapsed,
+            "perf/peak_memory_bytes": peak_memory(),
+        }
+
+    def _loss_metrics(self, losses: Sequence[TaskLosses]) -> dict[str, float]:
+        if not isinstance(self.strategy, Joint):
+            return average_metrics(losses, "meta/")
+        steps = self.strategy.inner.steps
+        return {
+            "train/loss": fmean(
+                (steps * entry.support_loss + entry.query_loss) / (steps + 1) for entry in losses
+            )
+        }
+
+    def _refuse_non_finite(
+        self, tasks: Sequence[Task], losses: Sequence[TaskLosses], result: MetaGradient
+    ) -> None:
+        for entry in losses:
+            for what in ("support_loss", "query_loss"):
+                if not torch.isfinite(torch.tensor(getattr(entry, what))):
+                    raise NonFiniteError(what.replace("_", " "), entry.task, self.step + 1)
+        if not (vector.all_finite(result.gradient) and vector.all_finite(result.rate_gradient)):
+            raise NonFiniteError("meta-gradient", ", ".join(task.name for task in tasks), self.step + 1)
+
+    def _outer_step(self, gradient: Params, rate_gradient: Params) -> tuple[float, float]:
+        """One step of the outer optimizer; returns the gradient norm before clipping and the rate used."""
+        for name, master in self._masters.items():
+            master.grad = gradient[name].to(master)
+        for name, rates in self._rates.values.items():
+            rates.grad = rate_gradient[name].to(rates)
+        masters = list(self._masters.values())
+        limit = float("inf") if self.outer.clip_norm is None else self.outer.clip_norm
+        norm = float(nn.utils.clip_grad_norm_(masters, limit))
+        factor = rate_multiplier(
+            self.outer.schedule, self.step, self.outer.total_steps, self.outer.warmup_ratio
+        )
+        for group in self._optimizer.param_groups:
+            group["lr"] = factor * self.outer.learning_rate
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._publish()
+        return norm, factor * self.outer.learning_rate
+
+    def _publish(self) -> None:
+        """Puts the master copy of θ into the module."""
+        with torch.no_grad():
+            for name, live in self.learner.theta.items():
+                if self._masters[name] is not live:
+                    live.copy_(self._masters[name])
+
+    def _save_if_new(self) -> Path:
+        path = self.checkpoints.path(self.step)
+        if self.checkpoints.latest() == path:
+            return path
+        return self.checkpoints.save(self.step, self._write)
+
+    def _write(self, folder: Path) -> None:
+        self._export(folder)
+        state = RunState(
+            values={
+                "step": self.step,
+                "seconds": self.seconds,
+                "ledger": self.learner.ledger.state_dict(),
+                "sampler": self.sampler.state_dict(),
+            }
+        )
+        state.put("theta", self._masters)
+        state.put("rates", self._rates.values)
+        state.put("rule", self.strategy.inner.rule.state_dict())
+        state.put("optimizer", optimizer_tensors(self._optimizer))
+        state.put("random", {"cpu": torch.get_rng_state()})
+        state.write(folder)
+
+    def _resume(self) -> None:
+        if self.run.folder.is_dir():
+            self.checkpoints.tidy()
+        found = self.checkpoints.latest()
+        if self.run.resume == "disable":
+            if found is not None:
+                raise InputError(
+                    f"{self.run.folder} already holds {found.name} of another run; choose another "
+                    "trainer.default_local_dir, or set trainer.resume_mode=auto to go on from it"
+                )
+            return
+        checkpoint = self.run.resume if isinstance(self.run.resume, Path) else found
+        if checkpoint is not None:
+            self._restore(RunState.read(checkpoint), checkpoint)
+
+    def _restore(self, state: RunState, checkpoint: Path) -> None:
+        for name, current in (("theta", self._masters), ("rates", self._rates.values)):
+            saved = state.section(name)
+            if {key: t.shape for key, t in saved.items()} != {key: t.shape for key, t in current.items()}:
+                raise InputError(
+                    f"{checkpoint} was trained with other adapted parameters than this configuration has; "
+                    "resume with the model and LoRA settings it was trained with"
+                )
+            with torch.no_grad():
+                for key, tensor in current.items():
+                    tensor.copy_(saved[key])
+        self.sampler.load_state_dict(state.values["sampler"])
+        self.learner.ledger.load_state_dict(state.values["ledger"])
+        self.strategy.inner.rule.load_state_dict(state.section("rule"))
+        restore_optimizer(self._optimizer, state.section("optimizer"))
+        torch.set_rng_state(state.section("random")["cpu"])
+        self.step, self.seconds = int(state.values["step"]), float(state.values["seconds"])
+        self._publish()
+
+
+def peak_memory() -> int:
+    """The most memory the process has held so far, in bytes: on the GPU if one is used, else resident."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0:
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _due(step: int, every: int, last: int) -> bool:
+    return every > 0 and (step % every == 0 or step == last)
