@@ -1,8 +1,8 @@
 """What a preset is: a function that takes a ``Request`` and gives a ``Source`` of tasks.
 
-One file a preset. Each has a function ``tasks(request, ...) -> Source`` whose further arguments are that
-preset's own settings. A preset reads, words the prompts and names the tasks; it does not split, drop duplicates,
-add system turns or write (``splits``, ``prepare`` and ``prepared`` do).
+One file a preset, with a function ``tasks(request, options) -> Source``; the class of the options and the
+line that lists the preset stand in ``catalogue``. A preset reads, words the prompts and names the tasks; it
+does not split, drop duplicates, add system turns or write (``splits``, ``prepare`` and ``prepared`` do).
 """
 
 import difflib
