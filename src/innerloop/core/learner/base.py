@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from innerloop.core import params as vector
 from innerloop.core.errors import InputError
+from innerloop.core.learner.refusals import refusals_explained
 from innerloop.core.params import Params
 from innerloop.core.task import Batch, Task, pieces
 
@@ -83,7 +84,7 @@ class Learner(ABC):
 
     @abstractmethod
     def excursion(self) -> Any:
-        """A context that gives φ₀ = θ and, however it ends, leaves θ in the module bit for bit."""
+        """A context that gives φ₀ = θ and, however it ends, puts θ and all buffers back, bit for bit."""
 
     @abstractmethod
     def keep(self, params: Params) -> Params:
@@ -121,11 +122,11 @@ class Learner(ABC):
     def loss(self, params: Params, batch: Batch) -> Tensor:
         """The loss at a point, outside any graph."""
         self._record(batch, forward_passes=1)
-        with torch.no_grad():
+        with torch.no_grad(), refusals_explained():
             return torch.stack([self._loss(params, piece).detach() for piece in pieces(batch)]).sum(0)
 
     def gradient(self, params: Params, batch: Batch, create_graph: bool = False) -> tuple[Tensor, Params]:
-        """Loss and gradient at a point.
+        """Loss and gradient at a point, also where the caller has switched gradients off.
 
         Args:
             params: the point.
@@ -136,10 +137,11 @@ class Learner(ABC):
         self._record(batch, gradient_passes=1)
         loss: Tensor | None = None
         total: Params = {}
-        for piece in pieces(batch):
-            piece_loss, gradient = self._gradient(params, piece, create_graph)
-            loss = piece_loss if loss is None else loss + piece_loss
-            total = vector.add(total, gradient) if total else gradient
+        with self._differentiating():
+            for piece in pieces(batch):
+                piece_loss, gradient = self._gradient(params, piece, create_graph)
+                loss = piece_loss if loss is None else loss + piece_loss
+                total = vector.add(total, gradient) if total else gradient
         if loss is None:
             raise InputError("a batch without pieces has no gradient")
         return loss, total
@@ -154,19 +156,20 @@ class Learner(ABC):
             "forward": self._forward_hessian_product,
         }[self.hessian_product]
         total: Params = {}
-        for piece in pieces(batch):
-            result = product(params, piece, direction)
-            total = vector.add(total, result) if total else result
+        with self._differentiating():
+            for piece in pieces(batch):
+                result = product(params, piece, direction)
+                total = vector.add(total, result) if total else result
         return total
 
     def _central_hessian_product(self, params: Params, batch: Batch, direction: Params) -> Params:
         """(∇S(θ + εu) − ∇S(θ − εu)) / 2ε, with ‖εu‖ a fixed small share of ‖θ‖ (Liu 2019; Choe 2023)."""
         point = self.keep(params)
-        share = torch.finfo(next(iter(point.values())).dtype).eps ** (1 / 3)
+        share = torch.finfo(next(iter(point.values())).dtype).eps ** 0.5
 
         def width(at: Params, along: Params) -> Tensor:
-            length = vector.norm(along)
-            return torch.where(length > 0, share * vector.norm(at).clamp(min=1.0) / length, length)
+            length, size = vector.norm(along), vector.norm(at)
+            return torch.where(length > 0, share * torch.where(size > 0, size, 1.0) / length, length)
 
         def displaced(at: Params, along: Params, by: Tensor) -> Params:
             return vector.add(at, along, by)
@@ -176,7 +179,10 @@ class Learner(ABC):
             return vector.scaled(vector.subtract(plus, minus), torch.where(by > 0, 0.5 / by, by))
 
         epsilon = self.lift(width)(point, direction)
-        ahead = self.gradient(self.lift(displaced)(point, direction, epsilon), batch)[1]
+        device = next(iter(point.values())).device
+        # Both sides must draw the same dropout masks: any other difference between them is divided by ε.
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            ahead = self.gradient(self.lift(displaced)(point, direction, epsilon), batch)[1]
         behind = self.gradient(self.lift(displaced)(point, direction, -epsilon), batch)[1]
         return dict(self.lift(quotient)(ahead, behind, epsilon))
 
@@ -188,6 +194,24 @@ class Learner(ABC):
         for name, count in passes.items():
             setattr(self.ledger, name, getattr(self.ledger, name) + count)
         self.ledger.units += sum(self._batch_size(piece) for piece in pieces(batch))
+
+    @contextmanager
+    def _differentiating(self) -> Iterator[None]:
+        if torch.is_inference_mode_enabled():
+            raise InputError("gradients cannot be taken inside torch.inference_mode(); use torch.no_grad()")
+        with torch.enable_grad(), refusals_explained():
+            yield
+
+    @contextmanager
+    def _buffers_restored(self) -> Iterator[None]:
+        """Running statistics gathered on one task must not reach the next."""
+        before = {name: buffer.detach().clone() for name, buffer in self.module.named_buffers()}
+        try:
+            yield
+        finally:
+            for name, buffer in self.module.named_buffers():
+                if name in before:
+                    buffer.detach().copy_(before[name])
 
     @contextmanager
     def unaccounted(self) -> Iterator[None]:

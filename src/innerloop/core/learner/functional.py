@@ -1,4 +1,4 @@
-"""The functional learner: the module holds θ always, and every call lends it another point."""
+"""The functional learner: the module's parameters are θ always, and every call lends it another point."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,8 +36,9 @@ class FunctionalLearner(Learner):
 
     @contextmanager
     def excursion(self) -> Iterator[Params]:
-        """φ₀ = θ. Nothing to restore: the module is never written to."""
-        yield {name: p.detach() for name, p in self.theta.items()}
+        """φ₀ = θ. The parameters are never written to; buffers may be, and are put back."""
+        with self._buffers_restored():
+            yield {name: p.detach() for name, p in self.theta.items()}
 
     def keep(self, params: Params) -> Params:
         """The point itself: points are never changed."""

@@ -25,10 +25,11 @@ class InPlaceLearner(Learner):
         """φ₀ = θ, the module's own parameters; θ is copied back at the end."""
         live = self.theta
         snapshot = vector.cloned(live)
-        try:
-            yield dict(live)
-        finally:
-            self._load(snapshot)
+        with self._buffers_restored():
+            try:
+                yield dict(live)
+            finally:
+                self._load(snapshot)
 
     def keep(self, params: Params) -> Params:
         """A copy."""
@@ -59,13 +60,15 @@ class InPlaceLearner(Learner):
         self._load(params)
         live = self.theta
         outer = {name: p.grad for name, p in live.items()}
-        for p in live.values():
-            p.grad = None
-        loss = self.objective(self.module, piece)
-        loss.backward()  # type: ignore[no-untyped-call]
-        gradient = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in live.items()}
-        for name, p in live.items():
-            p.grad = outer[name]
+        try:
+            for p in live.values():
+                p.grad = None
+            loss = self.objective(self.module, piece)
+            loss.backward()  # type: ignore[no-untyped-call]
+            gradient = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in live.items()}
+        finally:
+            for name, p in live.items():
+                p.grad = outer[name]
         return loss.detach(), vector.detached(gradient)
 
     def _reverse_hessian_product(self, params: Params, piece: Batch, direction: Params) -> Params:

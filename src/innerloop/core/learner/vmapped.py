@@ -14,18 +14,20 @@ from innerloop.core.errors import InputError
 from innerloop.core.learner.base import BatchSize, HessianProduct, Objective
 from innerloop.core.learner.functional import FunctionalLearner
 from innerloop.core.params import Params
-from innerloop.core.task import Batch, Task, TaskStack
+from innerloop.core.task import Batch, MicroBatches, Task, TaskStack
 
 
 def stack_batches(batches: Sequence[Batch]) -> Batch:
-    """Batches of equal shapes as one batch with a leading task dimension."""
+    """Batches of equal shapes as one batch with a leading task dimension, piece by piece if they are cut."""
+    if isinstance(batches[0], MicroBatches):
+        return MicroBatches(stack_batches(alike) for alike in zip(*batches, strict=True))
     return tree_map(lambda *tensors: torch.stack(tensors), *batches)
 
 
 class VmapLearner(FunctionalLearner):
     """Up to ``tasks_at_once`` tasks a call through ``vmap``. See :class:`Learner`.
 
-    Gradient checkpointing and kernels without a batching rule are not possible here; PyTorch refuses them.
+    Gradient checkpointing, dropout and running statistics are refused here: PyTorch cannot map over them.
 
     Args:
         module: the model.
@@ -55,7 +57,8 @@ class VmapLearner(FunctionalLearner):
     @contextmanager
     def excursion(self) -> Iterator[Params]:
         """φ₀ = θ for every task of the last bundle."""
-        yield {name: p.detach().expand(self._tasks, *p.shape) for name, p in self.theta.items()}
+        with self._buffers_restored():
+            yield {name: p.detach().expand(self._tasks, *p.shape) for name, p in self.theta.items()}
 
     def bundle(self, tasks: Sequence[Task]) -> Task:
         """The tasks stacked; the next excursion is theirs."""

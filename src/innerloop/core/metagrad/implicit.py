@@ -94,7 +94,7 @@ class Implicit(Strategy):
             square = torch.where(going, following, torch.zeros_like(following))
             if not bool(going.any()):
                 break
-        return solution, dot(residual, residual).sqrt() / length
+        return solution, dot(residual, residual).sqrt() / torch.where(length > 0, length, 1.0)
 
     def _stationarity(self, learner: Learner, start: Params, point: Params, adapted: Adapted) -> Tensor:
         gradient = vector.scaled(vector.subtract(point, start), self.inner.proximal)

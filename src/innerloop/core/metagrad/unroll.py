@@ -1,10 +1,15 @@
 """Exact second-order MAML by unrolling: the reference the adjoint recursion is held against."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from innerloop.core import params as vector
 from innerloop.core.learner.base import Learner
+from innerloop.core.learner.refusals import refusals_explained
 from innerloop.core.metagrad.base import MetaGradient, Strategy, loss_before
+from innerloop.core.params import Params
 from innerloop.core.task import Task
 
 
@@ -24,21 +29,16 @@ class Unroll(Strategy):
         with learner.excursion() as theta:
             before = loss_before(learner, theta, task.query(theta))
             start = {name: tensor.detach().requires_grad_() for name, tensor in theta.items()}
-            for rate in rates.values():
-                rate.requires_grad_()
-            with torch.enable_grad():
+            with torch.enable_grad(), _differentiable(rates), refusals_explained():
                 adapted = inner.run(learner, task, start, create_graph=True)
                 query = task.query(vector.detached(adapted.params))
                 query_loss, query_gradient = learner.gradient(adapted.params, query)
-            points = list(adapted.params.values())
-            pulled = torch.autograd.grad(
-                points,
-                [*start.values(), *rates.values()],
-                [query_gradient[name] for name in adapted.params],
-                materialize_grads=True,
-            )
-            for rate in rates.values():
-                rate.requires_grad_(False)
+                pulled = torch.autograd.grad(
+                    list(adapted.params.values()),
+                    [*start.values(), *rates.values()],
+                    [query_gradient[name] for name in adapted.params],
+                    materialize_grads=True,
+                )
             final = vector.detached(adapted.params)
             with learner.unaccounted():
                 support_loss = learner.loss(final, adapted.batches[-1]).reshape(-1)
@@ -50,3 +50,14 @@ class Unroll(Strategy):
                 query_loss=query_loss.detach().reshape(-1),
                 states=learner.unbundle(vector.detached(adapted.state)),
             )
+
+
+@contextmanager
+def _differentiable(rates: Params) -> Iterator[None]:
+    try:
+        for rate in rates.values():
+            rate.requires_grad_()
+        yield
+    finally:
+        for rate in rates.values():
+            rate.requires_grad_(False)
