@@ -1,0 +1,231 @@
+"""What this machine offers innerloop: releases, devices, back ends, space, and which optional parts it lacks.
+
+It only looks; it changes nothing and loads no model.
+"""
+
+import os
+import platform
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import metadata
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import torch
+from packaging.requirements import Requirement
+from rich import box
+from rich.console import Group, RenderableType
+from rich.filesize import decimal
+from rich.table import Table
+from rich.text import Text
+
+from innerloop.llm import smollm
+from innerloop.llm.cache import cache_folder
+from innerloop.llm.devices import ATTENTION, DTYPES, attention_backends, best_device, supported_dtypes
+from innerloop.llm.versions import installed_version, library_versions
+
+_FOR_DEVELOPERS = frozenset({"all", "dev", "docs"})
+
+
+@dataclass(frozen=True)
+class DeviceReport:
+    """One device: its name for ``trainer.device``, what it is, and its memory in bytes."""
+
+    name: str
+    description: str
+    dtypes: tuple[str, ...]
+    attention: tuple[str, ...]
+    memory_free: int
+    memory_total: int
+
+
+@dataclass(frozen=True)
+class DiskReport:
+    """The disk under a folder that innerloop writes to, in bytes."""
+
+    folder: str
+    free: int
+    total: int
+    writable: bool
+
+
+@dataclass(frozen=True)
+class OptionalPart:
+    """An optional library: its installed release or none, and the command that brings it."""
+
+    extra: str
+    library: str
+    version: str | None
+    satisfied: bool
+    install: str
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All that ``innerloop doctor`` reports."""
+
+    system: str
+    versions: Mapping[str, str]
+    default_device: str
+    devices: tuple[DeviceReport, ...]
+    distributed: Mapping[str, bool]
+    disks: tuple[DiskReport, ...]
+    embedded_model: str
+    optional: tuple[OptionalPart, ...]
+
+
+def diagnose() -> Diagnosis:
+    """Looks at this machine."""
+    return Diagnosis(
+        system=f"{platform.system()} {platform.release()} ({platform.machine()})",
+        versions=library_versions(),
+        default_device=best_device().type,
+        devices=tuple(_devices()),
+        distributed=_distributed(),
+        disks=tuple(_disk(folder) for folder in (Path.cwd(), cache_folder())),
+        embedded_model=_embedded_model(),
+        optional=tuple(_optional_parts()),
+    )
+
+
+def _devices() -> Iterable[DeviceReport]:
+    memory = psutil.virtual_memory()
+    cores = f"{_usable_cores()} cores, {torch.backends.cpu.get_cpu_capability()}"
+    yield _device(torch.device("cpu"), cores, memory.available, memory.total)
+    for index in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(index)
+        major, minor = torch.cuda.get_device_capability(index)
+        about = f"{torch.cuda.get_device_name(index)}, compute capability {major}.{minor}"
+        yield _device(torch.device("cuda", index), about, free, total)
+    if torch.backends.mps.is_available():
+        yield _device(torch.device("mps"), "Apple GPU, shares the memory", memory.available, memory.total)
+
+
+def _device(device: torch.device, description: str, free: int, total: int) -> DeviceReport:
+    return DeviceReport(
+        name=str(device),
+        description=description,
+        dtypes=supported_dtypes(device),
+        attention=attention_backends(device),
+        memory_free=free,
+        memory_total=total,
+    )
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _distributed() -> dict[str, bool]:
+    if not torch.distributed.is_available():
+        return {"gloo": False, "nccl": False, "mpi": False}
+    return {
+        "gloo": torch.distributed.is_gloo_available(),
+        "nccl": torch.distributed.is_nccl_available(),
+        "mpi": torch.distributed.is_mpi_available(),
+    }
+
+
+def _disk(folder: Path) -> DiskReport:
+    present = next(place for place in (folder, *folder.parents) if place.exists())
+    usage = shutil.disk_usage(present)
+    return DiskReport(str(folder), usage.free, usage.total, os.access(present, os.W_OK))
+
+
+def _embedded_model() -> str:
+    if smollm.is_cached():
+        return f"{smollm.ALIAS} is ready"
+    if smollm.installed_gguf() is not None:
+        return f"{smollm.ALIAS} is installed and will be converted at first use"
+    return f"{smollm.ALIAS} is not here; get it with: innerloop models get {smollm.ALIAS}"
+
+
+def _optional_parts() -> Iterable[OptionalPart]:
+    """Reads the extras out of the package's own metadata, so that the list cannot fall behind."""
+    about = metadata("innerloop")
+    requirements = [Requirement(line) for line in about.get_all("Requires-Dist") or ()]
+    for extra in about.get_all("Provides-Extra") or ():
+        if extra in _FOR_DEVELOPERS:
+            continue
+        for requirement in requirements:
+            marker = requirement.marker
+            if marker is None or marker.evaluate({"extra": ""}) or not marker.evaluate({"extra": extra}):
+                continue
+            version = installed_version(requirement.name)
+            satisfied = version is not None and requirement.specifier.contains(version, prereleases=True)
+            install = f"pip install 'innerloop[{extra}]'"
+            yield OptionalPart(extra, requirement.name, version, satisfied, install)
+
+
+def render(diagnosis: Diagnosis) -> RenderableType:
+    """The diagnosis as tables for a terminal."""
+    return Group(
+        _facts(diagnosis),
+        Text(),
+        _device_table(diagnosis),
+        Text(),
+        _disk_table(diagnosis.disks),
+        Text(),
+        _optional_table(diagnosis.optional),
+    )
+
+
+def _facts(diagnosis: Diagnosis) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    table.add_row("system", diagnosis.system)
+    table.add_row("versions", ", ".join(f"{name} {release}" for name, release in diagnosis.versions.items()))
+    table.add_row("embedded model", diagnosis.embedded_model)
+    backends = [_mark(present, name) for name, present in diagnosis.distributed.items()]
+    table.add_row("distributed", Text("  ").join(backends))
+    table.add_row("default device", diagnosis.default_device)
+    return table
+
+
+def _device_table(diagnosis: Diagnosis) -> Table:
+    table = _table("device", "what it is", "dtypes", "attention")
+    table.add_column("free memory", justify="right", no_wrap=True)
+    for device in diagnosis.devices:
+        table.add_row(
+            device.name,
+            device.description,
+            Text("\n").join(_mark(name in device.dtypes, name) for name in DTYPES),
+            Text("\n").join(_mark(name in device.attention, name) for name in ATTENTION),
+            _of(device.memory_free, device.memory_total),
+        )
+    return table
+
+
+def _disk_table(disks: Iterable[DiskReport]) -> Table:
+    table = _table("disk under", "writable")
+    table.add_column("free space", justify="right", no_wrap=True)
+    for disk in disks:
+        table.add_row(disk.folder, _mark(disk.writable, ""), _of(disk.free, disk.total))
+    return table
+
+
+def _optional_table(parts: Iterable[OptionalPart]) -> Table:
+    table = _table("optional part", "library", "installed", "to install it")
+    for part in parts:
+        installed = _mark(part.satisfied, part.version or "no")
+        table.add_row(part.extra, part.library, installed, "" if part.satisfied else part.install)
+    return table
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
+
+
+def _mark(good: bool, label: str) -> Text:
+    return Text(f"{'✓' if good else '✗'} {label}".rstrip(), style="green" if good else "red")
+
+
+def _of(free: int, total: int) -> str:
+    return f"{decimal(free)} of {decimal(total)}"
