@@ -1,6 +1,6 @@
 """The layers that settings come from: YAML files and ``key=value`` words, each value with the place it stood.
 
-Parses and merges plain containers with OmegaConf; knows nothing of which keys there are.
+OmegaConf parses them and resolves what refers to other keys. Which keys there are is not known here.
 """
 
 from __future__ import annotations
@@ -64,10 +64,8 @@ class Stack:
         Raises:
             InputError: a section is given as a value, or a list as a section.
         """
-        said = _said(self.values, layer.values, layer, "")
-        merged = OmegaConf.merge(OmegaConf.create(self.values), OmegaConf.create(said))
-        self.values = _plain(merged, resolve=False)
-        for key, value in _walk(said):
+        self.values = _merged(self.values, layer.values, layer, "")
+        for key, value in _walk(layer.values):
             if isinstance(value, list):  # it replaces the whole list, so the places of the old entries go
                 for old in [old for old in self._origin if old.startswith(f"{key}[")]:
                     del self._origin[old]
@@ -183,24 +181,24 @@ def _walk(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         yield from _walk(entry, inner)
 
 
-def _said(base: dict[str, Any], over: dict[str, Any], layer: Layer, prefix: str) -> dict[str, Any]:
-    """What a layer says about the sections there are, once each is known to be of the shape it had."""
-    said = {}
+def _merged(base: dict[str, Any], over: dict[str, Any], layer: Layer, prefix: str) -> dict[str, Any]:
+    """Both in new containers. Unlike OmegaConf's merge it can say which key changed its shape, and where."""
+    result = dict(base)
     for name, value in over.items():
         key, old = f"{prefix}{name}", base.get(name)
-        if isinstance(old, dict):
-            if value is None:
-                continue
-            if not isinstance(value, dict):
-                words = f"must be a section with keys of its own, not {show(value)}"
-                raise InputError(f"{key} {words} ({layer.place(key)})")
-            value = _said(old, value, layer, f"{key}.")
-        elif isinstance(old, list) and isinstance(value, dict):
+        if isinstance(old, dict) and value is None:
+            continue
+        if isinstance(old, dict) and not isinstance(value, dict):
+            words = f"must be a section with keys of its own, not {show(value)}"
+            raise InputError(f"{key} {words} ({layer.place(key)})")
+        if isinstance(old, list) and isinstance(value, dict):
             raise InputError(
                 f"{key} must be a list, which is replaced whole, not a section ({layer.place(key)})"
             )
-        said[name] = value
-    return said
+        if isinstance(value, dict):
+            value = _merged(old if isinstance(old, dict) else {}, value, layer, f"{key}.")
+        result[name] = value
+    return result
 
 
 def _lines(node: Any, key: str) -> Iterator[tuple[str, int]]:

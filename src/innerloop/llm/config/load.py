@@ -9,6 +9,7 @@ import difflib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from omegaconf import OmegaConf
 
 from innerloop.core.errors import InputError
 from innerloop.llm.config.checks import check, unread
-from innerloop.llm.config.layers import Layer, Stack, read_overrides, read_yaml
+from innerloop.llm.config.layers import COMMAND_LINE, Layer, Stack, read_overrides, read_yaml
 from innerloop.llm.config.legacy import UNDERSTOOD, adopt_training_files, translate
 from innerloop.llm.config.reader import Reader, key_of
 from innerloop.llm.config.schema import Config
@@ -68,27 +69,32 @@ def load_config(name: str | None = None, path: Path | None = None, overrides: Se
     return _build([*layers, read_overrides(overrides)])
 
 
-def config_from_dict(values: Mapping[str, Any], source: str, overrides: Sequence[str] = ()) -> Config:
+def config_from_dict(values: Mapping[str, Any], source: str) -> Config:
     """Checked settings from what `to_dict` gave, for example out of an artifact.
 
     Args:
         values: nested plain containers.
         source: what messages call their origin.
-        overrides: ``section.key=value`` words that win over ``values``.
 
     Raises:
         InputError: as in `load_config`.
     """
-    return _build([Layer(source, _escaped(dict(values)), {}), read_overrides(overrides)])
+    return _build([Layer(source, _escaped(dict(values)), {})])
 
 
-def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
+def with_overrides(config: Config, overrides: Sequence[str], source: str = COMMAND_LINE) -> Config:
     """The same settings with some ``section.key=value`` words over them, checked again.
 
+    Args:
+        config: settings as they were loaded.
+        overrides: what to change.
+        source: what messages call the origin of the words.
+
     Raises:
         InputError: as in `load_config`.
     """
-    return config_from_dict(to_dict(config), "these settings", overrides)
+    common = Layer("the settings that are overridden", _escaped(to_dict(config)), {})
+    return _build([common, read_overrides(overrides, source)])
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -102,7 +108,7 @@ def to_yaml(config: Config) -> str:
 
 
 def _build(layers: Sequence[Layer]) -> Config:
-    defaults = _packaged(_DEFAULTS)
+    defaults = _read_packaged(_DEFAULTS)
     stack = Stack(defaults)
     notes: dict[str, str] = {}
     for layer in layers:
@@ -136,11 +142,11 @@ def _check_methods(config: Config) -> None:
     """Every method of an experiment must be a valid run: better known now than hours later."""
     if config.experiment is None:
         return
-    common = to_dict(replace(config, experiment=None))
+    common = replace(config, experiment=None)
     for method in config.experiment.methods:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConfigWarning)  # shown when the method itself runs
-            settings = config_from_dict(common, "the experiment's settings", method.overrides)
+            settings = with_overrides(common, method.overrides, f"experiment method '{method.name}'")
         plain = settings.meta.algorithm == "sft"
         if method.kind == "control" and not plain:
             problem = (
@@ -164,8 +170,12 @@ def _packaged(name: str) -> Layer:
         raise InputError(
             f"no packaged settings '{name}'; {meant}{offer}; a file of your own goes to --config-path"
         )
-    file = f"{stem}.yaml"
-    return read_yaml(_PACKAGED / file, name=f"innerloop/configs/{file}")
+    return _read_packaged(stem)
+
+
+@cache
+def _read_packaged(stem: str) -> Layer:
+    return read_yaml(_PACKAGED / f"{stem}.yaml", name=f"innerloop/configs/{stem}.yaml")
 
 
 def _in_folder(folder: Path, name: str | None) -> Path:

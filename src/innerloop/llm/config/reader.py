@@ -73,7 +73,8 @@ class Reader:
 
     def __init__(self, place: Callable[[str], str], root: type, also_known: Collection[str] = ()) -> None:
         self._place = place
-        self._known = [*known_keys(root), *also_known]
+        self._root = root
+        self._also_known = also_known
 
     def section(self, kind: type[_Section], values: Mapping[str, Any], key: str = "") -> _Section:
         """Builds one section.
@@ -168,7 +169,7 @@ class Reader:
         return {name: self.read(hint, entry, f"{key}.{name}") for name, entry in value.items()}
 
     def _unknown(self, key: str, siblings: Collection[str]) -> InputError:
-        nearest = _nearest(key, siblings, self._known)
+        nearest = _nearest(key, siblings, [*known_keys(self._root), *self._also_known])
         if nearest == key:
             return InputError(f"'{key}' ({self._place(key)}) has a dot; in a file, nest one key in the other")
         return InputError(f"unknown key '{key}' ({self._place(key)}); the nearest known key is '{nearest}'")
