@@ -9,11 +9,12 @@ import importlib
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 from innerloop import __version__
 from innerloop.core.errors import InnerloopError, InputError, Interrupted
 
-GROUPS: tuple[str, ...] = ()
+GROUPS = ("train", "evaluate", "adapt")
 
 EXIT_INPUT_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -22,13 +23,16 @@ EXIT_INTERRUPTED = 130
 class Parser(argparse.ArgumentParser):
     """An argument parser whose usage errors are one line."""
 
-    def error(self, message: str) -> "None":  # type: ignore[override]
+    def error(self, message: str) -> NoReturn:
+        """Prints the line and exits with 2."""
         self.exit(EXIT_INPUT_ERROR, f"{self.prog}: {message} (try '{self.prog} --help')\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line, every group registered."""
-    parser = Parser(prog="innerloop", description="Train models that adapt to a new task from a few examples.")
+    parser = Parser(
+        prog="innerloop", description="Train models that adapt to a new task from a few examples."
+    )
     parser.add_argument("--version", action="version", version=f"innerloop {__version__}")
     groups = parser.add_subparsers(dest="group", metavar="COMMAND", required=True, parser_class=Parser)
     for group in GROUPS:

@@ -7,7 +7,8 @@ at any moment leaves the old ones or the old ones and the new one. ``latest`` is
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,16 +132,20 @@ class RunState:
         Raises:
             InputError: if it is missing or damaged.
         """
-        folder = checkpoint / STATE_FOLDER
-        try:
-            values = json.loads((folder / "state.json").read_text())
-            tensors = load_file(folder / "tensors.safetensors")
-        except (OSError, ValueError, SafetensorError) as error:
-            raise InputError(
-                f"cannot resume from {checkpoint}: {folder.name} is missing or damaged ({error}); "
-                "name another checkpoint with trainer.resume_from_path"
-            ) from error
-        return cls(tensors, values)
+        with _damage_named(checkpoint):
+            tensors = load_file(checkpoint / STATE_FOLDER / "tensors.safetensors")
+        return cls(tensors, cls.read_values(checkpoint))
+
+    @staticmethod
+    def read_values(checkpoint: Path) -> dict[str, Any]:
+        """The plain values alone.
+
+        Raises:
+            InputError: if they are missing or damaged.
+        """
+        with _damage_named(checkpoint):
+            values: dict[str, Any] = json.loads((checkpoint / STATE_FOLDER / "state.json").read_text())
+        return values
 
     def section(self, prefix: str) -> dict[str, Tensor]:
         """The tensors whose names start with ``prefix/``, without it."""
@@ -170,6 +175,17 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
         index, name = key.split("/", 1)
         state.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+@contextmanager
+def _damage_named(checkpoint: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InputError(
+            f"cannot resume from {checkpoint}: {STATE_FOLDER} is missing or damaged ({error}); "
+            "name another checkpoint with trainer.resume_from_path"
+        ) from error
 
 
 def _is_step(name: str) -> bool:

@@ -64,7 +64,7 @@ class InnerLoop:
         start: Params,
         record: bool = False,
         create_graph: bool = False,
-        watch: Callable[[int, Tensor], None] | None = None,
+        watch: Callable[[int, Tensor, Params], None] | None = None,
     ) -> Adapted:
         """Adapts from ``start``.
 
@@ -74,7 +74,8 @@ class InnerLoop:
             start: φ₀.
             record: keep what every step started from (K points and gradients in memory).
             create_graph: build the graph through all steps, to unroll.
-            watch: called with the step and the support loss before it.
+            watch: called after each step with the number of steps taken, the support loss before the step,
+                and the point reached.
         """
         params = start
         anchor = learner.keep(start) if self.proximal else start
@@ -95,7 +96,7 @@ class InnerLoop:
             params = learner.move(params, update)
             batches.append(batch)
             if watch is not None:
-                watch(step, loss)
+                watch(step + 1, loss, params)
         return Adapted(params, state, tuple(batches), tuple(tape))
 
     def apply_rule(

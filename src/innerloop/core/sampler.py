@@ -24,17 +24,18 @@ def derive_seed(*parts: int | str) -> int:
 
 
 class IndexStream:
-    """An endless stream over ``range(size)``: shuffled passes, each index once a pass.
+    """An endless stream over ``range(size)``, each index once a pass.
 
     Args:
         size: how many indices there are, at least 1.
         seed: decides the order of every pass.
+        shuffled: whether passes are shuffled; otherwise they run from 0 up.
     """
 
-    def __init__(self, size: int, seed: int) -> None:
+    def __init__(self, size: int, seed: int, shuffled: bool = True) -> None:
         if size < 1:
             raise InputError("cannot sample from an empty collection")
-        self.size, self.seed = size, seed
+        self.size, self.seed, self.shuffled = size, seed, shuffled
         self.position = 0
         self._pass = -1
         self._order: list[int] = []
@@ -48,12 +49,17 @@ class IndexStream:
         for _ in range(count):
             current, offset = divmod(self.position, self.size)
             if current != self._pass:
-                generator = torch.Generator().manual_seed(derive_seed(self.seed, current))
-                self._order = torch.randperm(self.size, generator=generator).tolist()
-                self._pass = current
+                self._order, self._pass = self._shuffle(current), current
             taken.append(self._order[offset])
             self.position += 1
         return taken
+
+    def _shuffle(self, number: int) -> list[int]:
+        if not self.shuffled:
+            return list(range(self.size))
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, number))
+        order: list[int] = torch.randperm(self.size, generator=generator).tolist()
+        return order
 
 
 class TaskSource(Protocol):

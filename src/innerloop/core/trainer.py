@@ -66,6 +66,10 @@ class RunSettings:
         resume: ``auto`` goes on from the newest checkpoint if there is one; ``disable`` refuses a folder
             that holds one; a path names the checkpoint to go on from.
         unit: what the ledger counts ("tokens").
+        saved: what a checkpoint's state holds: ``optimizer``; ``extra`` (step, sampler, ledger, random state,
+            carried moments). θ and learned rates always are. Without all of them a resumed run differs from
+            the uninterrupted one.
+        restored: what of it a resumed run takes up; without ``extra`` it starts again from step 0.
     """
 
     folder: Path
@@ -74,6 +78,8 @@ class RunSettings:
     keep: int = -1
     resume: Resume = "auto"
     unit: str = "tokens"
+    saved: frozenset[str] = frozenset({"optimizer", "extra"})
+    restored: frozenset[str] = frozenset({"optimizer", "extra"})
 
 
 @dataclass(frozen=True)
@@ -269,9 +275,11 @@ class MetaTrainer:
         )
         state.put("theta", self._masters)
         state.put("rates", self._rates.values)
-        state.put("rule", self.strategy.inner.rule.state_dict())
-        state.put("optimizer", optimizer_tensors(self._optimizer))
-        state.put("random", {"cpu": torch.get_rng_state()})
+        if "optimizer" in self.run.saved:
+            state.put("optimizer", optimizer_tensors(self._optimizer))
+        if "extra" in self.run.saved:
+            state.put("rule", self.strategy.inner.rule.state_dict())
+            state.put("random", {"cpu": torch.get_rng_state()})
         state.write(folder)
 
     def _resume(self) -> None:
@@ -300,12 +308,14 @@ class MetaTrainer:
             with torch.no_grad():
                 for key, tensor in current.items():
                     tensor.copy_(saved[key])
-        self.sampler.load_state_dict(state.values["sampler"])
-        self.learner.ledger.load_state_dict(state.values["ledger"])
-        self.strategy.inner.rule.load_state_dict(state.section("rule"))
-        restore_optimizer(self._optimizer, state.section("optimizer"))
-        torch.set_rng_state(state.section("random")["cpu"])
-        self.step, self.seconds = int(state.values["step"]), float(state.values["seconds"])
+        if "optimizer" in self.run.restored:
+            restore_optimizer(self._optimizer, state.section("optimizer"))
+        if "extra" in self.run.restored:
+            self.sampler.load_state_dict(state.values["sampler"])
+            self.learner.ledger.load_state_dict(state.values["ledger"])
+            self.strategy.inner.rule.load_state_dict(state.section("rule"))
+            torch.set_rng_state(state.section("random")["cpu"])
+            self.step, self.seconds = int(state.values["step"]), float(state.values["seconds"])
         self._publish()
 
 

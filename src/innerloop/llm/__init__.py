@@ -1,0 +1,1 @@
+"""Meta-learning for language-model fine-tuning: data, models, training, evaluation, adapting."""

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from innerloop.core.errors import InputError
 from innerloop.core.learner.refusals import refusals_explained
 from innerloop.core.params import Params
 from innerloop.core.task import Batch, Task, pieces
+
+Result = TypeVar("Result")
 
 Objective = Callable[[nn.Module, Batch], Tensor]
 """The loss of a batch (or its share of the loss, for a micro-batch) under a module: a scalar tensor."""
@@ -93,6 +95,16 @@ class Learner(ABC):
     @abstractmethod
     def move(self, params: Params, update: Params) -> Params:
         """``params + update``. The old point may be gone afterwards; ``keep`` it first if it is needed."""
+
+    @abstractmethod
+    def run_at(self, params: Params, body: Callable[[], Result]) -> Result:
+        """The result of a function that uses the module while it holds a point (one task's)."""
+
+    def commit(self, params: Params) -> None:
+        """Makes a point the module's own: θ ← params."""
+        with torch.no_grad():
+            for name, live in self.theta.items():
+                live.copy_(params[name])
 
     @abstractmethod
     def _loss(self, params: Params, piece: Batch) -> Tensor: ...

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from innerloop.core import params as vector
-from innerloop.core.learner.base import Learner
+from innerloop.core.learner.base import Learner, Result
 from innerloop.core.params import Params
 from innerloop.core.task import Batch
 
@@ -48,13 +48,14 @@ class FunctionalLearner(Learner):
         """A new point."""
         return vector.add(params, update)
 
-    def _within(self, params: Params, body: Callable[[], Any]) -> Any:
+    def run_at(self, params: Params, body: Callable[[], Result]) -> Result:
+        """The result of a function that uses the module while it holds a point."""
         host = _Host(self.module)
-        return functional_call(host, {f"model.{name}": p for name, p in params.items()}, (body,))
+        result: Result = functional_call(host, {f"model.{name}": p for name, p in params.items()}, (body,))
+        return result
 
     def _loss(self, params: Params, piece: Batch) -> Tensor:
-        loss: Tensor = self._within(params, lambda: self.objective(self.module, piece))
-        return loss
+        return self.run_at(params, lambda: self.objective(self.module, piece))
 
     def _gradient(self, params: Params, piece: Batch, create_graph: bool) -> tuple[Tensor, Params]:
         point = params if create_graph else _leaves(params)
@@ -63,7 +64,7 @@ class FunctionalLearner(Learner):
             loss = self.objective(self.module, piece)
             return loss, _grad(loss, point, create_graph=create_graph)
 
-        loss, gradient = self._within(point, body)
+        loss, gradient = self.run_at(point, body)
         return (loss if create_graph else loss.detach()), gradient
 
     def _reverse_hessian_product(self, params: Params, piece: Batch, direction: Params) -> Params:
@@ -73,8 +74,7 @@ class FunctionalLearner(Learner):
             gradient = _grad(self.objective(self.module, piece), point, create_graph=True)
             return _grad(vector.dot(gradient, direction), point)
 
-        product: Params = self._within(point, body)
-        return product
+        return self.run_at(point, body)
 
     def _forward_hessian_product(self, params: Params, piece: Batch, direction: Params) -> Params:
         gradient = torch.func.grad(lambda point: self._loss(point, piece))

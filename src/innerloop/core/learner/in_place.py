@@ -4,7 +4,7 @@ Any kernel, gradient checkpointing and sharding that trains works here, since no
 and in-place steps happens. The point being worked on lives in the module; θ waits in a copy.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from innerloop.core import params as vector
 from innerloop.core.errors import InputError
-from innerloop.core.learner.base import Learner
+from innerloop.core.learner.base import Learner, Result
 from innerloop.core.params import Params
 from innerloop.core.task import Batch
 
@@ -43,6 +43,11 @@ class InPlaceLearner(Learner):
             for name, step in update.items():
                 live[name].add_(step)
         return dict(live)
+
+    def run_at(self, params: Params, body: Callable[[], Result]) -> Result:
+        """The result of a function that uses the module while it holds a point."""
+        self._load(params)
+        return body()
 
     def _load(self, params: Params) -> None:
         with torch.no_grad():

@@ -1,0 +1,1 @@
+"""How well models adapt: shots, graders, adaptation curves, and choosing rates on validation tasks."""

@@ -1,0 +1,139 @@
+"""How well a model answers a task's test rows: loss, token accuracy, and graded answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from innerloop.llm.data.rows import Row
+from innerloop.llm.data.tokens import TokenizedRow, tokenize, tokenize_prompt
+from innerloop.llm.evaluate.graders import GraderKind, grade_all
+from innerloop.llm.generate import generate_ids, stop_ids
+from innerloop.llm.loss import score_responses
+from innerloop.llm.model import LoadedModel
+from innerloop.llm.tasks import Batcher
+
+ROWS_AT_ONCE = 16
+# What an answer may run past the longest reference before it is cut off.
+SPARE_TOKENS = 8
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """A task's test rows, tokenised once for all the cells they are used in.
+
+    Args:
+        rows: the rows.
+        tokens: prompt and response of each.
+        prompts: the prompt's ids of each, where generation starts.
+        grader: how answers are compared.
+        max_new_tokens: tokens a generated answer may have.
+    """
+
+    __test__ = False  # not a test class, whatever pytest makes of the name
+
+    rows: tuple[Row, ...]
+    tokens: tuple[TokenizedRow, ...]
+    prompts: tuple[tuple[int, ...], ...]
+    grader: GraderKind
+    max_new_tokens: int
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A model's marks on a test set.
+
+    Args:
+        accuracy: share of rows whose answer the grader accepts.
+        strict_accuracy: share of rows that give the answer to the letter.
+        loss: mean cross-entropy over all response tokens, in nats.
+        token_accuracy: share of response tokens that are the most likely one, given the true ones before.
+        tokens: tokens scored, for the ledger.
+    """
+
+    accuracy: float
+    strict_accuracy: float
+    loss: float
+    token_accuracy: float
+    tokens: int
+
+
+def make_test_set(
+    rows: Sequence[Row],
+    shots: Sequence[Row],
+    grader: GraderKind,
+    batcher: Batcher,
+    max_new_tokens: int | None = None,
+) -> TestSet:
+    """Tokenises test rows, with shots in front of each as earlier turns if there are any.
+
+    Args:
+        rows: the test rows.
+        shots: examples for the prompt; empty but for in-context evaluation.
+        grader: how answers are compared.
+        batcher: tokenises.
+        max_new_tokens: tokens a generated answer may have; by default a few more than the longest reference.
+    """
+    shown = [_with_shots(row, shots) for row in rows]
+    tokenizer = batcher.tokenizer
+    # In-context prompts grow with the shots; data.max_length is about training rows.
+    room = batcher.max_length * (1 + len(shots))
+    tokens = [tokenize(row, tokenizer, room, batcher.truncation, last_answer_only=True) for row in shown]
+    longest = max(row.target_count for row in tokens)
+    return TestSet(
+        rows=tuple(rows),
+        tokens=tuple(tokens),
+        prompts=tuple(tokenize_prompt(row, tokenizer) for row in shown),
+        grader=grader,
+        max_new_tokens=longest + SPARE_TOKENS if max_new_tokens is None else max_new_tokens,
+    )
+
+
+def score(loaded: LoadedModel, tests: TestSet, batcher: Batcher) -> Scores:
+    """Scores the model, as it now is, on a test set. Greedy answers.
+
+    A row whose every response token is the most likely one, the end token included, would be generated
+    word for word by greedy decoding, so only the other rows are generated.
+    """
+    loss, correct, targets = 0.0, 0.0, 0.0
+    reproduced: list[bool] = []
+    for start in range(0, len(tests.tokens), ROWS_AT_ONCE):
+        scores = score_responses(loaded.model, batcher.padded(tests.tokens[start : start + ROWS_AT_ONCE]))
+        loss += float(scores.loss.sum())
+        correct += float(scores.correct.sum())
+        targets += float(scores.targets.sum())
+        reproduced += (scores.correct == scores.targets).tolist()
+    responses = _answers(loaded, tests, reproduced)
+    answers = [row.response if row.answer is None else row.answer for row in tests.rows]
+    grades = grade_all(tests.grader, responses, answers)
+    return Scores(
+        accuracy=sum(grade.correct for grade in grades) / len(grades),
+        strict_accuracy=sum(grade.strict for grade in grades) / len(grades),
+        loss=loss / targets,
+        token_accuracy=correct / targets,
+        tokens=sum(len(row.input_ids) for row in tests.tokens),
+    )
+
+
+def _answers(loaded: LoadedModel, tests: TestSet, reproduced: Sequence[bool]) -> list[str]:
+    tokenizer: PreTrainedTokenizerBase = loaded.tokenizer
+    open_rows = [index for index, done in enumerate(reproduced) if not done]
+    responses = [row.response for row in tests.rows]
+    if open_rows:
+        generated = generate_ids(
+            loaded.model,
+            [tests.prompts[index] for index in open_rows],
+            stop_ids(loaded.model, tokenizer),
+            tests.max_new_tokens,
+            batch_size=ROWS_AT_ONCE,
+        )
+        for index, ids in zip(open_rows, generated, strict=True):
+            responses[index] = str(tokenizer.decode(ids, skip_special_tokens=True))
+    return responses
+
+
+def _with_shots(row: Row, shots: Sequence[Row]) -> Row:
+    if not shots:
+        return row
+    earlier = tuple(message for shot in shots for message in shot.messages)
+    return Row(row.prompt, row.response, (*earlier, *row.messages), row.answer, row.metadata)

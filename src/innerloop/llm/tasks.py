@@ -1,0 +1,203 @@
+"""Prepared rows as the core's tasks: where episodes are drawn from, and how a few examples become one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from innerloop.core.errors import InputError
+from innerloop.core.sampler import IndexStream, SamplerState, derive_seed
+from innerloop.core.task import Batch, FixedTask, Task
+from innerloop.llm.data.rows import Row
+from innerloop.llm.data.tokens import NoTargetError, TokenBatch, TokenizedRow, Truncation, collate, tokenize
+from innerloop.llm.loss import as_batch
+
+
+@dataclass(frozen=True)
+class Batcher:
+    """Turns rows into batches.
+
+    Args:
+        tokenizer: of the model.
+        device: where batches go.
+        max_length: the most tokens of a row.
+        truncation: what happens to longer rows.
+        packed: lay rows end to end instead of padding them.
+        micro_tokens: the most tokens in a piece of a batch; ``None`` for no limit.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    device: torch.device
+    max_length: int = 1024
+    truncation: Truncation = "error"
+    packed: bool = False
+    micro_tokens: int | None = None
+
+    def tokenize(self, rows: Sequence[Row], where: str) -> list[TokenizedRow]:
+        """The rows as tokens. An error says which row it was."""
+        tokenized = []
+        for number, row in enumerate(rows, start=1):
+            try:
+                tokenized.append(tokenize(row, self.tokenizer, self.max_length, self.truncation))
+            except (InputError, NoTargetError) as error:
+                raise InputError(f"{where}, row {number}: {error}") from error
+        return tokenized
+
+    def batch(self, rows: Sequence[TokenizedRow]) -> Batch:
+        """One batch, in pieces if a piece's size is limited."""
+        return as_batch(collate(rows, self._pad_id, self.packed, self.micro_tokens), self.device)
+
+    def padded(self, rows: Sequence[TokenizedRow]) -> TokenBatch:
+        """One padded piece, whose rows stay in order."""
+        (batch,) = collate(rows, self._pad_id)
+        return batch.to(self.device)
+
+    @property
+    def _pad_id(self) -> int:
+        pad_id = self.tokenizer.pad_token_id
+        return pad_id if isinstance(pad_id, int) else 0
+
+
+class BalancedStream:
+    """An endless shuffled stream of row indices that takes the classes in turn, where rows have classes.
+
+    Args:
+        labels: each row's class; balanced only if every row has one.
+        seed: decides the order.
+        shuffled: whether passes over a class are shuffled.
+    """
+
+    def __init__(self, labels: Sequence[str | None], seed: int, shuffled: bool = True) -> None:
+        known = sorted({label for label in labels if label is not None})
+        groups = [[i for i, label in enumerate(labels) if label == name] for name in known]
+        if None in labels or not known:
+            groups = [list(range(len(labels)))]
+        self._groups = groups
+        self._streams = [
+            IndexStream(len(group), derive_seed(seed, i), shuffled) for i, group in enumerate(groups)
+        ]
+        self._turns = IndexStream(len(groups), derive_seed(seed, "turns"), shuffled)
+
+    def take(self, count: int) -> list[int]:
+        """The next ``count`` indices; classes differ in number by at most one within a batch."""
+        share, rest = divmod(count, len(self._groups))
+        extra = set(self._turns.take(rest))
+        return [
+            group[index]
+            for number, (group, stream) in enumerate(zip(self._groups, self._streams, strict=True))
+            for index in stream.take(share + (number in extra))
+        ]
+
+    def state_dict(self) -> SamplerState:
+        """The positions of the streams."""
+        positions = {f"{number}": stream.position for number, stream in enumerate(self._streams)}
+        return {**positions, "turns": self._turns.position}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Takes up saved positions."""
+        for number, stream in enumerate(self._streams):
+            stream.position = state[f"{number}"]
+        self._turns.position = state["turns"]
+
+
+@dataclass(frozen=True)
+class EpisodeShape:
+    """How large an episode is.
+
+    Args:
+        inner_steps: support batches, one a step.
+        inner_batch_size: rows of each.
+        query_batch_size: rows of the query batch.
+    """
+
+    inner_steps: int
+    inner_batch_size: int
+    query_batch_size: int
+
+
+class RowSource:
+    """Draws episodes from one task's rows: a fresh support batch for every inner step, and a query batch.
+
+    Args:
+        name: the task's name.
+        support: rows to adapt on.
+        query: rows to be judged on.
+        shape: of the episodes.
+        batcher: tokenises and collates.
+        seed: decides the order of rows.
+        shuffled: whether rows are shuffled.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        support: Sequence[Row],
+        query: Sequence[Row],
+        shape: EpisodeShape,
+        batcher: Batcher,
+        seed: int,
+        shuffled: bool = True,
+    ) -> None:
+        for part, rows in (("support", support), ("query", query)):
+            if not rows:
+                raise InputError(
+                    f"task '{name}' has no {part} rows; prepare it with more samples or leave it out"
+                )
+        self._name, self._shape, self._batcher = name, shape, batcher
+        self._support = batcher.tokenize(support, f"task '{name}', support")
+        self._query = batcher.tokenize(query, f"task '{name}', query")
+        self._support_stream, self._query_stream = (
+            BalancedStream([row.label for row in rows], derive_seed(seed, name, part), shuffled)
+            for part, rows in (("support", support), ("query", query))
+        )
+
+    @property
+    def name(self) -> str:
+        """The task's name."""
+        return self._name
+
+    def draw(self) -> Task:
+        """The next episode."""
+        shape = self._shape
+        support = [self._support_stream.take(shape.inner_batch_size) for _ in range(shape.inner_steps)]
+        query = self._query_stream.take(shape.query_batch_size)
+        return FixedTask(
+            self.name,
+            [self._batcher.batch([self._support[i] for i in indices]) for indices in support],
+            self._batcher.batch([self._query[i] for i in query]),
+        )
+
+    def state_dict(self) -> SamplerState:
+        """The positions in both pools."""
+        support, query = self._support_stream.state_dict(), self._query_stream.state_dict()
+        return {
+            **{f"support/{key}": value for key, value in support.items()},
+            **{f"query/{key}": value for key, value in query.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Takes up saved positions."""
+        for part, stream in (("support/", self._support_stream), ("query/", self._query_stream)):
+            stream.load_state_dict({k.removeprefix(part): v for k, v in state.items() if k.startswith(part)})
+
+
+def shots_task(
+    name: str, shots: Sequence[TokenizedRow], steps: int, batch_size: int, batcher: Batcher, seed: int
+) -> Task:
+    """A new task known by a few examples only: shuffled passes over them, a batch a step, and no query.
+
+    Args:
+        name: the task's name.
+        shots: the examples.
+        steps: inner steps.
+        batch_size: examples a step; all of them at once if they are fewer.
+        batcher: collates.
+        seed: decides the order.
+    """
+    if not shots:
+        raise InputError(f"task '{name}': adaptation needs at least one example")
+    stream = IndexStream(len(shots), derive_seed(seed, name, "shots"))
+    size = min(batch_size, len(shots))
+    batches = [batcher.batch([shots[i] for i in stream.take(size)]) for _ in range(steps)]
+    return FixedTask(name, batches, batches[-1])

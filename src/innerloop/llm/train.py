@@ -1,0 +1,146 @@
+"""Meta-training of a language model from a configuration, put together for the core's trainer."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from innerloop.core.inner_loop import InnerLoop
+from innerloop.core.monitor import TaskLosses, adapt_and_measure
+from innerloop.core.tracking import Fanout, JsonlTracker, Tracker
+from innerloop.core.trainer import MetaTrainer, Resume, RunSettings
+from innerloop.llm.algorithms import (
+    build_inner_loop,
+    build_learner,
+    build_strategy,
+    model_spec,
+    outer_settings,
+    set_modes,
+)
+from innerloop.llm.artifact_info import ArtifactInfo, InnerRuleInfo, LearningRate
+from innerloop.llm.artifacts import save_artifact
+from innerloop.llm.config import Config, MetaConfig, to_dict
+from innerloop.llm.data.prepared import has_manifest, manifest_hash
+from innerloop.llm.episodes import batcher_of, held_out_tasks, training_sampler
+from innerloop.llm.model import LoadedModel, load_model
+from innerloop.llm.versions import library_versions
+from innerloop.tracking import build as build_trackers
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """Where a finished run is.
+
+    Args:
+        checkpoint: the last checkpoint, an artifact.
+        metrics: the metrics file.
+    """
+
+    checkpoint: Path
+    metrics: Path
+
+
+def train(config: Config) -> TrainingResult:
+    """Runs the training a configuration describes, or goes on with it where it stopped.
+
+    Raises:
+        InputError: a setting, the data or the model is wrong; nothing is written then.
+        NonFiniteError: a loss became NaN or infinite; the last whole step is saved.
+        Interrupted: a signal came; the last whole step is saved.
+    """
+    torch.manual_seed(config.trainer.seed)
+    loaded = load_model(model_spec(config))
+    set_modes(config, loaded)
+    learner = build_learner(config, loaded.model)
+    inner = build_inner_loop(config.meta, list(learner.theta))
+    batcher = batcher_of(config, loaded.tokenizer, loaded.device)
+    sampler = training_sampler(config, batcher)
+    held_out = held_out_tasks(config, batcher)
+    folder = Path(config.trainer.default_local_dir)
+
+    def export(checkpoint: Path) -> None:
+        info = _info(config, loaded, inner, trainer.step)
+        save_artifact(checkpoint, loaded.model, loaded.tokenizer, info)
+
+    def evaluate() -> Sequence[TaskLosses]:
+        loaded.model.eval()
+        measured = adapt_and_measure(learner, inner, held_out)
+        set_modes(config, loaded)
+        return measured
+
+    trainer = MetaTrainer(
+        learner,
+        build_strategy(config.meta, inner),
+        sampler,
+        outer_settings(config),
+        _run_settings(config, folder),
+        trackers=lambda start: _trackers(config, folder, start),
+        export=export if "model" in config.checkpoint.save_contents or config.model.lora_rank else _nothing,
+        evaluate=evaluate if held_out else None,
+    )
+    checkpoint = trainer.fit()
+    return TrainingResult(checkpoint, folder / "metrics.jsonl")
+
+
+def inner_rule_info(meta: MetaConfig, inner: InnerLoop) -> InnerRuleInfo:
+    """The inner loop as an artifact records it."""
+    learning_rate: LearningRate = meta.inner_lr
+    if inner.rates.learned:
+        learning_rate = {name: tuple(rates.tolist()) for name, rates in inner.rates.values.items()}
+    return InnerRuleInfo(
+        meta.inner_rule, learning_rate, inner.steps, meta.inner_batch_size, meta.inner_max_grad_norm
+    )
+
+
+def _info(config: Config, loaded: LoadedModel, inner: InnerLoop, step: int) -> ArtifactInfo:
+    data = None if config.data.path is None else Path(config.data.path)
+    return ArtifactInfo(
+        algorithm=config.meta.algorithm,
+        adapts=config.model.adapts,
+        base_model=loaded.base_model,
+        base_path=loaded.base_path,
+        inner=inner_rule_info(config.meta, inner),
+        data_manifest_hash=manifest_hash(data) if data is not None and has_manifest(data) else None,
+        seed=config.trainer.seed,
+        step=step,
+        config=to_dict(config),
+        versions=library_versions(),
+    )
+
+
+def _run_settings(config: Config, folder: Path) -> RunSettings:
+    trainer = config.trainer
+    resume: Resume = "disable" if trainer.resume_mode == "disable" else "auto"
+    if trainer.resume_mode == "resume_path":
+        resume = Path(str(trainer.resume_from_path))
+    return RunSettings(
+        folder=folder,
+        save_every=max(trainer.save_freq, 0),
+        evaluate_every=max(trainer.test_freq, 0),
+        keep=-1 if trainer.max_ckpt_to_keep is None else trainer.max_ckpt_to_keep,
+        resume=resume,
+        saved=frozenset(config.checkpoint.save_contents),
+        restored=frozenset(config.checkpoint.load_contents),
+    )
+
+
+def _trackers(config: Config, folder: Path, start: int) -> Tracker:
+    trainer = config.trainer
+    sinks = build_trackers(
+        trainer.logger,
+        folder,
+        trainer.project_name,
+        trainer.experiment_name,
+        trainer.total_steps,
+        start,
+        to_dict(config),
+    )
+    return Fanout([JsonlTracker(folder, start), *sinks])
+
+
+def _nothing(_checkpoint: Path) -> None:
+    """Exports nothing: the configuration keeps the trainer's state alone."""
