@@ -6,7 +6,7 @@ It only looks; it changes nothing and loads no model.
 import os
 import platform
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import metadata
 from pathlib import Path
@@ -164,11 +164,8 @@ def render(diagnosis: Diagnosis) -> RenderableType:
     """The diagnosis as tables for a terminal."""
     return Group(
         _facts(diagnosis),
-        Text(),
         _device_table(diagnosis),
-        Text(),
         _disk_table(diagnosis.disks),
-        Text(),
         _optional_table(diagnosis.optional),
     )
 
@@ -177,42 +174,42 @@ def _facts(diagnosis: Diagnosis) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
-    table.add_row("system", diagnosis.system)
-    table.add_row("versions", ", ".join(f"{name} {release}" for name, release in diagnosis.versions.items()))
-    table.add_row("embedded model", diagnosis.embedded_model)
-    backends = [_mark(present, name) for name, present in diagnosis.distributed.items()]
-    table.add_row("distributed", Text("  ").join(backends))
-    table.add_row("default device", diagnosis.default_device)
+    releases = ", ".join(f"{name} {release}" for name, release in diagnosis.versions.items())
+    table.add_row("system", Text(diagnosis.system))
+    table.add_row("versions", Text(releases))
+    table.add_row("embedded model", Text(diagnosis.embedded_model))
+    table.add_row("distributed", Text(", ").join(_present(diagnosis.distributed.items())))
+    table.add_row("default device", Text(diagnosis.default_device))
     return table
 
 
 def _device_table(diagnosis: Diagnosis) -> Table:
-    table = _table("device", "what it is", "dtypes", "attention")
-    table.add_column("free memory", justify="right", no_wrap=True)
+    table = _table("device", "dtypes", "attention", "free memory")
+    for column in table.columns[1:]:
+        column.no_wrap = True
     for device in diagnosis.devices:
         table.add_row(
-            device.name,
-            device.description,
-            Text("\n").join(_mark(name in device.dtypes, name) for name in DTYPES),
-            Text("\n").join(_mark(name in device.attention, name) for name in ATTENTION),
+            Text.assemble((device.name, "bold"), "\n", device.description),
+            Text("\n").join(_present((name, name in device.dtypes) for name in DTYPES)),
+            Text("\n").join(_present((name, name in device.attention) for name in ATTENTION)),
             _of(device.memory_free, device.memory_total),
         )
     return table
 
 
 def _disk_table(disks: Iterable[DiskReport]) -> Table:
-    table = _table("disk under", "writable")
-    table.add_column("free space", justify="right", no_wrap=True)
+    table = _table("disk under", "writable", "free space")
     for disk in disks:
-        table.add_row(disk.folder, _mark(disk.writable, ""), _of(disk.free, disk.total))
+        writable = Text("yes", "green") if disk.writable else Text("no", "red")
+        table.add_row(Text(disk.folder), writable, _of(disk.free, disk.total))
     return table
 
 
 def _optional_table(parts: Iterable[OptionalPart]) -> Table:
     table = _table("optional part", "library", "installed", "to install it")
     for part in parts:
-        installed = _mark(part.satisfied, part.version or "no")
-        table.add_row(part.extra, part.library, installed, "" if part.satisfied else part.install)
+        installed = Text(part.version or "no", "green" if part.satisfied else "yellow")
+        table.add_row(part.extra, part.library, installed, Text("" if part.satisfied else part.install))
     return table
 
 
@@ -223,8 +220,8 @@ def _table(*headings: str) -> Table:
     return table
 
 
-def _mark(good: bool, label: str) -> Text:
-    return Text(f"{'✓' if good else '✗'} {label}".rstrip(), style="green" if good else "red")
+def _present(names: Iterable[tuple[str, bool]]) -> Iterator[Text]:
+    return (Text(name, "green") if present else Text(f"{name} (absent)", "dim") for name, present in names)
 
 
 def _of(free: int, total: int) -> str:

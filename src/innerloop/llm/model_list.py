@@ -9,6 +9,7 @@ import huggingface_hub
 from huggingface_hub.errors import CacheNotFound
 from rich.filesize import decimal
 from rich.table import Table
+from rich.text import Text
 
 from innerloop.core.errors import InputError
 from innerloop.llm import smollm
@@ -64,7 +65,8 @@ def model_table(models: Sequence[ModelEntry]) -> Table:
     table.add_column("folder", overflow="fold")
     for model in models:
         size = "" if model.size is None else decimal(model.size)
-        table.add_row(model.name, model.kind, model.state, size, str(model.folder or ""))
+        cells = (model.name, model.kind, model.state, size, str(model.folder or ""))
+        table.add_row(*map(Text, cells))  # as text, because markup would eat square brackets
     return table
 
 
