@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from innerloop.core.errors import InputError
-from innerloop.llm.config import load_config
+from innerloop.llm.config import load_config, method_config
 
 BAD_WORDS = [
     # (words, parted by "; ", and what the line must say)
@@ -199,6 +199,18 @@ def test_an_experiment_reads_its_methods_and_options(tmp_path: Path) -> None:
     assert experiment.prepare.args == {"support_ratio": 0.3, "holdout": ("geometry",), "balance": True}
     assert experiment.methods[1].overrides == ("meta.algorithm=sft", "optim.lr=0.5")
     assert experiment.evaluate.n_shots == (0, 5, 10, 25, 50)
+
+
+def test_a_method_runs_on_the_common_settings_with_its_own_over_them(tmp_path: Path) -> None:
+    file = tmp_path / "experiment.yaml"
+    file.write_text(EXPERIMENT.replace("OVERRIDES", "[meta.algorithm=sft, optim.lr=0.5]"), encoding="utf-8")
+    config = load_config(path=file, overrides=["meta.num_inner_steps=9"])
+    assert config.experiment is not None
+    ours, control = (method_config(config, method) for method in config.experiment.methods)
+    assert (ours.meta.algorithm, control.meta.algorithm) == ("fomaml", "sft")
+    assert (ours.optim.lr, control.optim.lr) == (config.optim.lr, 0.5)
+    assert ours.meta.num_inner_steps == control.meta.num_inner_steps == 9
+    assert ours.experiment is control.experiment is None
 
 
 @pytest.mark.parametrize(

@@ -204,4 +204,8 @@ def unread(config: Config, place: Place, is_changed: Callable[[str], bool]) -> d
     for key, instead in _NEVER_READ.items():
         if is_changed(key):
             notes[key] = f"{key} is read for compatibility and has no effect here: {instead} ({place(key)})"
+    outer_lr = config.meta.outer_lr
+    if is_changed("optim.lr") and outer_lr not in (None, config.optim.lr):
+        where = place("optim.lr")
+        notes["optim.lr"] = f"optim.lr has no effect here: meta.outer_lr={outer_lr:g} overrides it ({where})"
     return notes

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -21,7 +21,7 @@ from innerloop.llm.config.checks import check, unread
 from innerloop.llm.config.layers import COMMAND_LINE, Layer, Stack, read_overrides, read_yaml
 from innerloop.llm.config.legacy import UNDERSTOOD, adopt_training_files, translate
 from innerloop.llm.config.reader import Reader, key_of
-from innerloop.llm.config.schema import Config
+from innerloop.llm.config.schema import Config, MethodConfig
 
 ALIASES: Mapping[str, str] = {
     "config_maml_sft_example": "maml_sft",
@@ -97,6 +97,15 @@ def with_overrides(config: Config, overrides: Sequence[str], source: str = COMMA
     return _build([common, read_overrides(overrides, source)])
 
 
+def method_config(config: Config, method: MethodConfig) -> Config:
+    """The settings of one method of an experiment: the common ones with its overrides, and no experiment.
+
+    Raises:
+        InputError: as in `load_config`.
+    """
+    return _build(_method_layers(config, method))
+
+
 def to_dict(config: Config) -> dict[str, Any]:
     """The settings as nested plain containers, ready for YAML or JSON."""
     return _plain(config)  # type: ignore[no-any-return]  # a section gives a mapping
@@ -107,7 +116,25 @@ def to_yaml(config: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(_escaped(to_dict(config))))
 
 
+@dataclass(frozen=True)
+class _Checked:
+    """Settings, and what their user should be told: a note for each key that has no effect."""
+
+    config: Config
+    notes: Mapping[str, str]
+
+
 def _build(layers: Sequence[Layer]) -> Config:
+    checked = _checked(layers)
+    if checked.config.experiment is not None:
+        for method in checked.config.experiment.methods:
+            _check_method(checked.config, method)
+    for note in checked.notes.values():
+        warnings.warn(note, ConfigWarning, stacklevel=1)  # one place, so that Python shows each text once
+    return checked.config
+
+
+def _checked(layers: Sequence[Layer]) -> _Checked:
     defaults = _read_packaged(_DEFAULTS)
     stack = Stack(defaults)
     notes: dict[str, str] = {}
@@ -124,39 +151,25 @@ def _build(layers: Sequence[Layer]) -> Config:
 
     check(config, stack.place)
     notes |= unread(config, stack.place, is_changed)
-    outer_lr = config.meta.outer_lr
-    if outer_lr is not None:
-        if is_changed("optim.lr") and config.optim.lr != outer_lr:
-            place = stack.place("optim.lr")
-            notes["optim.lr"] = (
-                f"optim.lr has no effect here: meta.outer_lr={outer_lr:g} overrides it ({place})"
-            )
-        config = replace(config, optim=replace(config.optim, lr=outer_lr))
-    _check_methods(config)
-    for note in notes.values():
-        warnings.warn(note, ConfigWarning, stacklevel=1)  # one place, so that Python shows each text once
-    return config
+    if config.meta.outer_lr is not None:
+        config = replace(config, optim=replace(config.optim, lr=config.meta.outer_lr))
+    return _Checked(config, notes)
 
 
-def _check_methods(config: Config) -> None:
+def _method_layers(config: Config, method: MethodConfig) -> list[Layer]:
+    common = Layer("the experiment's settings", _escaped(to_dict(replace(config, experiment=None))), {})
+    return [common, read_overrides(method.overrides, f"experiment method '{method.name}'")]
+
+
+def _check_method(config: Config, method: MethodConfig) -> None:
     """Every method of an experiment must be a valid run: better known now than hours later."""
-    if config.experiment is None:
-        return
-    common = replace(config, experiment=None)
-    for method in config.experiment.methods:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConfigWarning)  # shown when the method itself runs
-            settings = with_overrides(common, method.overrides, f"experiment method '{method.name}'")
-        plain = settings.meta.algorithm == "sft"
-        if method.kind == "control" and not plain:
-            problem = (
-                f"is a control, so its overrides must set meta.algorithm=sft, not {settings.meta.algorithm}"
-            )
-            raise InputError(f"experiment method '{method.name}' {problem}")
-        if method.kind == "meta" and plain:
-            raise InputError(
-                f"experiment method '{method.name}' is of kind meta, but its meta.algorithm is sft"
-            )
+    algorithm = _checked(_method_layers(config, method)).config.meta.algorithm
+    if method.kind == "control" and algorithm != "sft":
+        problem = f"is a control, so its overrides must set meta.algorithm=sft, not {algorithm}"
+        raise InputError(f"experiment method '{method.name}' {problem}")
+    if method.kind == "meta" and algorithm == "sft":
+        problem = "is of kind meta, but its meta.algorithm is sft"
+        raise InputError(f"experiment method '{method.name}' {problem}")
 
 
 def _packaged(name: str) -> Layer:
