@@ -26,7 +26,7 @@ def write_evaluation(
     """Writes results.jsonl, method.json and, when given, metrics.jsonl; `about` adds to method.json."""
     folder.mkdir(parents=True)
     lines = [
-        result_line(task, budget, run, {metric: value, "loss": 2 - value})
+        result_line(task, budget, run, {"loss": 2 - value, metric: value})
         for task, budgets in scores.items()
         for budget, values in budgets.items()
         for run, value in enumerate(values)
@@ -53,7 +53,7 @@ def write_evaluation(
     return folder
 
 
-def result_line(task: str, budget: int, run: int, metrics: Mapping[str, float]) -> str:
+def result_line(task: str, budget: int, run: int, metrics: Mapping[str, object]) -> str:
     """One line of results.jsonl."""
     return json.dumps(
         {
@@ -64,7 +64,7 @@ def result_line(task: str, budget: int, run: int, metrics: Mapping[str, float]) 
             "rows": 100,
             "seconds": 1.5 + 0.1 * budget,
             "tokens": 4000 + 64 * budget,
-            "gradient_passes": 0 if budget == 0 else 10,
+            "gradient_passes": 10 if budget else 0,
         }
     )
 

@@ -88,7 +88,7 @@ def nice_ticks(low: float, high: float, most: int = 6) -> tuple[float, ...]:
         low, high = low - margin, high + margin
     raw = (high - low) / most
     power = 10.0 ** math.floor(math.log10(raw))
-    for multiple in (1, 2, 2.5, 5, 10):
+    for multiple in (1, 2, 2.5, 5, 10, 20, 25, 50):
         step = multiple * power
         first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
         if last - first <= most:

@@ -40,8 +40,9 @@ def _table(analysis: Analysis, write: MetricFormat) -> Table:
     study = analysis.study
     unit = " in %" if write.percent else ""
     drawn = Table(
-        title=f"{study.metric.replace('_', ' ')}{unit} by {study.budget_name}, mean over "
-        f"{plural(len(analysis.tasks), 'task')} with 95 % interval",
+        title=f"{study.metric.replace('_', ' ')}{unit} by {study.budget_name}",
+        caption=f"mean over {plural(len(analysis.tasks), 'task')}, ± 95 % interval; p corrected",
+        caption_justify="left",
         title_justify="left",
         title_style="",
         box=SIMPLE_HEAD,

@@ -49,6 +49,9 @@ def write_report(study: Study, path: Path) -> ReportFiles:
 
 def _write_together(texts: dict[Path, str]) -> None:
     """Writes every text to a temporary sibling first, so that a full disk spoils no earlier report."""
+    for path in texts:
+        if path.is_dir():
+            raise InputError(f"cannot write the report to '{path}': it is a folder; choose another with -o")
     temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in texts}
     try:
         for path, text in texts.items():

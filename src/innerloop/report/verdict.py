@@ -49,7 +49,7 @@ def outcome_of(comparison: Comparison, family: int) -> Outcome:
     """
     if comparison.corrected_p <= ALPHA:
         return Outcome.WIN if comparison.gain.mean > 0 else Outcome.LOSS
-    if comparison.better + comparison.worse and comparison.permutation.smallest_p * family > ALPHA:
+    if comparison.gain.mean != 0 and comparison.permutation.smallest_p * family > ALPHA:
         return Outcome.OPEN
     return Outcome.NULL
 
@@ -147,10 +147,9 @@ def _numbers(comparison: Comparison, study: Study, write: MetricFormat) -> str:
     )
     return (
         f"{_spoken(study.metric)} {write.value(comparison.challenger_mean)} against "
-        f"{write.value(comparison.control_mean)}: {_gain(comparison, write)}{interval}, averaged over "
-        f"{budgets(comparison.budgets, study.budget_name)} and {plural(comparison.gain.count, 'task')}. "
-        f"{_tally(comparison)}"
-    )
+        f"{write.value(comparison.control_mean)}: {_gain(comparison, write)}{interval}, "
+        f"{_scope(comparison, study)}. {_tally(comparison)}"
+    ).rstrip()
 
 
 def _short_numbers(comparison: Comparison, write: MetricFormat) -> str:
@@ -167,9 +166,19 @@ def _gain(comparison: Comparison, write: MetricFormat) -> str:
     return f"{write.amount(mean)} {'better' if mean > 0 else 'worse'}"
 
 
+def _scope(comparison: Comparison, study: Study) -> str:
+    measured = budgets(comparison.budgets, study.budget_name)
+    tasks = plural(comparison.gain.count, "task")
+    if len(comparison.budgets) > 1:
+        return f"averaged over {measured} and {tasks}"
+    return f"at {measured}, averaged over {tasks}" if comparison.gain.count > 1 else f"at {measured}"
+
+
 def _tally(comparison: Comparison) -> str:
     total = comparison.gain.count
-    if total > 1 and total in (comparison.better, comparison.worse, comparison.equal):
+    if total == 1:
+        return ""
+    if total in (comparison.better, comparison.worse, comparison.equal):
         word = "better" if comparison.better else "worse" if comparison.worse else "equal"
         return f"{comparison.challenger.label} is {word} on all {total} tasks."
     parts = [f"better on {comparison.better}", f"worse on {comparison.worse}"]
@@ -180,6 +189,8 @@ def _tally(comparison: Comparison) -> str:
 
 def _limits(comparison: Comparison, outcome: Outcome, family: int, write: MetricFormat) -> list[str]:
     """What an outcome that is neither win nor loss does and does not show."""
+    if comparison.gain.count == 1:
+        return ["One task says nothing about other tasks; measure more to decide."]
     if outcome is Outcome.OPEN:
         smallest = min(1.0, comparison.permutation.smallest_p * family)
         return [
