@@ -50,9 +50,15 @@ class Row:
     metadata: str = "{}"
 
     @property
+    def fields(self) -> Mapping[str, object]:
+        """The metadata, read."""
+        content: Mapping[str, object] = json.loads(self.metadata)
+        return content
+
+    @property
     def label(self) -> str | None:
         """The row's class, or None where the task has no classes."""
-        value = json.loads(self.metadata).get("label")
+        value = self.fields.get("label")
         return None if value is None else str(value)
 
 
@@ -64,6 +70,9 @@ class RowKeys:
     response: str = "response"
     messages: str = "messages"
     answer: str = "answer"
+
+
+DEFAULT_KEYS = RowKeys()
 
 
 @dataclass(frozen=True)
@@ -106,7 +115,7 @@ def make_row(
     )
 
 
-def scan_rows(path: Path, keys: RowKeys = RowKeys(), limit: int = -1) -> Scan:
+def scan_rows(path: Path, keys: RowKeys = DEFAULT_KEYS, limit: int = -1) -> Scan:
     """Reads a file, keeping count of what is wrong in it.
 
     Args:
@@ -134,7 +143,7 @@ def scan_rows(path: Path, keys: RowKeys = RowKeys(), limit: int = -1) -> Scan:
     return Scan(tuple(rows), tuple(problems))
 
 
-def read_rows(path: Path, keys: RowKeys = RowKeys(), limit: int = -1, strict: bool = False) -> list[Row]:
+def read_rows(path: Path, keys: RowKeys = DEFAULT_KEYS, limit: int = -1, strict: bool = False) -> list[Row]:
     """Reads the good rows of a file; the others are logged by reason.
 
     Args:
@@ -150,22 +159,27 @@ def read_rows(path: Path, keys: RowKeys = RowKeys(), limit: int = -1, strict: bo
     if strict:
         refuse(scan.problems)
     if not scan.rows:
-        raise InputError(str(scan.problems[0]) if scan.problems else f"{path}: holds no rows")
-    if scan.problems:
-        logger.warning("%s; the first: %s", summary(scan.problems), scan.problems[0])
+        refuse(scan.problems)
+        raise InputError(f"{path}: holds no rows")
+    report(scan.problems)
     return list(scan.rows)
 
 
 def refuse(problems: Sequence[Problem]) -> None:
-    """Raises for the first of the problems, if there are any: the strict mode.
+    """Raises if there are problems.
 
     Raises:
         InputError: naming the first problem and how many there are.
     """
     if problems:
-        raise InputError(
-            f"{problems[0]} (the first of {len(problems)} bad rows; without --strict they are skipped)"
-        )
+        more = f" (and {len(problems) - 1} more bad rows)" if len(problems) > 1 else ""
+        raise InputError(f"{problems[0]}{more}")
+
+
+def report(problems: Sequence[Problem]) -> None:
+    """Logs how many rows were skipped, by reason, and the first of them."""
+    if problems:
+        logger.warning("%s; the first: %s", summary(problems), problems[0])
 
 
 def summary(problems: Iterable[Problem]) -> str:
@@ -176,7 +190,7 @@ def summary(problems: Iterable[Problem]) -> str:
     return f"skipped {total} bad row{'s' if total != 1 else ''}: {reasons}"
 
 
-def parse(record: Record, keys: RowKeys = RowKeys()) -> Row:
+def parse(record: Record, keys: RowKeys = DEFAULT_KEYS) -> Row:
     """Turns one record into a row.
 
     Raises:

@@ -119,6 +119,12 @@ def tokenize(
     return TokenizedRow(tuple(ids), tuple(mask))
 
 
+def token_count(row: Row, tokenizer: PreTrainedTokenizerBase) -> int:
+    """How many tokens the whole row has, EOS included."""
+    ids, _ = _encode(row.messages, tokenizer, last_answer_only=False)
+    return len(ids)
+
+
 def tokenize_prompt(row: Row, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """The ids before the last answer, generation prompt included: where generation starts."""
     *context, _ = row.messages

@@ -6,14 +6,16 @@ does not split, drop duplicates, add system turns or write (``splits``, ``prepar
 """
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from innerloop.core.errors import InputError
-from innerloop.llm.data.records import Problem
-from innerloop.llm.data.rows import Row
+from innerloop.llm.data.hub import hub_name, hub_records
+from innerloop.llm.data.records import Problem, Record, read_records
+from innerloop.llm.data.rows import Row, RowFault
 
 Grader = Literal["math", "number", "choice", "exact"]
 Role = Literal["train", "validation", "held_out"]
@@ -45,17 +47,20 @@ class Request:
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """How the rows of a task are shared out among support, query and test.
+    """What differs for one task from the way the whole preparation is shared out.
 
     Args:
-        support: fraction for the support pool; None takes the plan of the whole preparation.
-        query: fraction for the query pool; None takes that of the whole preparation, or, where ``support`` is
-            set here, half of the rest.
+        support: fraction for the support pool; None keeps the preparation's own fractions.
+        query: fraction for the query pool where ``support`` is given; None is half of what that leaves.
+        support_rows: so many support rows, whatever the fraction; -1 goes by fraction.
+        query_rows: so many query rows, whatever the fraction; -1 goes by fraction.
         max_rows: at most so many rows before splitting; -1 keeps all.
     """
 
     support: float | None = None
     query: float | None = None
+    support_rows: int = -1
+    query_rows: int = -1
     max_rows: int = -1
 
 
@@ -65,12 +70,13 @@ class SourceTask:
 
     Args:
         name: also the name of its folder.
-        pool: rows to share out among support and query, and test where the source has no test set of its own.
-            Rows with a ``label`` in their metadata are shared out class by class.
+        pool: rows to share out among support and query, and test where the source has no test set of its
+            own. Rows with a ``label`` in their metadata are shared out class by class.
         grader: how a generated answer is compared.
         role: what the task is for.
         test: the source's own test set, or None.
         plan: what differs from the preparation's own ratios.
+        left_out: rows of the source that are sound but not for this task, by reason.
     """
 
     name: str
@@ -79,6 +85,7 @@ class SourceTask:
     role: Role = "train"
     test: tuple[Row, ...] | None = None
     plan: SplitPlan = field(default_factory=SplitPlan)
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,6 +98,8 @@ class Source:
         licence: of the data.
         tasks: in the order in which they are prepared.
         problems: the rows that were skipped.
+        reserved: prompts of the source's own test sets, those of tasks not chosen too; no pool may hold them.
+        balance: whether every task is cut to the number of rows of the smallest.
     """
 
     preset: str
@@ -98,6 +107,8 @@ class Source:
     licence: str
     tasks: tuple[SourceTask, ...]
     problems: tuple[Problem, ...] = ()
+    reserved: tuple[str, ...] = ()
+    balance: bool = False
 
 
 def choose(
@@ -138,16 +149,16 @@ def nearest(name: str, known: Sequence[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else f"; there are: {', '.join(known)}"
 
 
-def find_source(request: Request, folder: str, needed: str) -> Path | None:
-    """The local folder that holds a preset's files, or None where none was given.
+def find_folder(request: Request, folder: str, needed: str) -> Path | None:
+    """The local folder that holds a source's files, or None where no local copy was given.
 
     Args:
         request: its ``source_dir`` is either that folder or the one above it.
         folder: the folder's usual name.
-        needed: a file, relative to it, that must be there.
+        needed: a file or folder that must be in it.
 
     Raises:
-        InputError: if a folder was given and the file is in neither place.
+        InputError: if a local copy was given and it is in neither place.
     """
     if request.source_dir is None:
         return None
@@ -155,6 +166,78 @@ def find_source(request: Request, folder: str, needed: str) -> Path | None:
         if (candidate / needed).exists():
             return candidate
     raise InputError(f"--source-dir {request.source_dir}: neither {folder}/{needed} nor {needed} is there")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where some records of a source are: a local file, or a split on the hub.
+
+    Args:
+        repository: owner and name on the hub.
+        subset: its configuration there, if it has several.
+        split: its split there.
+        file: the local file, which is read instead if there is one.
+    """
+
+    repository: str
+    subset: str | None
+    split: str
+    file: Path | None = None
+
+    @property
+    def place(self) -> Path:
+        """What a report calls it."""
+        return self.file or hub_name(self.repository, self.subset, self.split)
+
+    def records(self) -> Iterator[Record | Problem]:
+        """Its records in order."""
+        if self.file is not None:
+            return read_records(self.file)
+        return hub_records(self.repository, self.subset, self.split)
+
+
+Parsed = TypeVar("Parsed")
+
+
+class LeftOut(Exception):  # noqa: N818 - it describes a record, and never reaches a user
+    """Raised for a record that is sound but not for this task; carries the reason to count it by."""
+
+
+class Collector:
+    """Reads parts of a source and keeps count of what it does not take.
+
+    Attributes:
+        problems: the bad rows.
+        left_out: sound rows that are not for the task, by reason.
+    """
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.left_out: Counter[str] = Counter()
+
+    def read(self, part: Part, parse: Callable[[Mapping[str, object]], Parsed | None]) -> list[Parsed]:
+        """What ``parse`` makes of each record.
+
+        Args:
+            part: what to read.
+            parse: gives a value, or None for a record of another task, or raises `LeftOut` or `RowFault`.
+        """
+        parsed: list[Parsed] = []
+        for record in part.records():
+            if isinstance(record, Problem):
+                self.problems.append(record)
+                continue
+            try:
+                value = parse(record.fields)
+            except RowFault as fault:
+                self.problems.append(Problem(part.place, record.row, fault.reason, fault.detail))
+                continue
+            except LeftOut as reason:
+                self.left_out[str(reason)] += 1
+                continue
+            if value is not None:
+                parsed.append(value)
+        return parsed
 
 
 def _role(name: str, request: Request, always_held_out: Sequence[str]) -> Role:
