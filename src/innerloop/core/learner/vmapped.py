@@ -81,9 +81,15 @@ class VmapLearner(FunctionalLearner):
         return vmap(super()._loss)(params, piece)
 
     def _gradient(self, params: Params, piece: Batch, create_graph: bool) -> tuple[Tensor, Params]:
+        if create_graph:
+            # PyTorch 2.13 differentiates vmap(grad(...)) of an affine layer or batch norm wrongly, and
+            # silently: https://github.com/pytorch/functorch/issues/534. Inside vmap it does so rightly.
+            raise InputError(
+                "unrolling needs a functional learner with one task at once; the adjoint does not"
+            )
         single_loss = super()._loss
         gradient, loss = vmap(grad_and_value(single_loss))(params, piece)
-        return (loss, gradient) if create_graph else (loss.detach(), vector.detached(gradient))
+        return loss.detach(), vector.detached(gradient)
 
     def _reverse_hessian_product(self, params: Params, piece: Batch, direction: Params) -> Params:
         single_loss = super()._loss
