@@ -103,7 +103,8 @@ class TestLineChart:
         svg = draw(line("<script>alert(1)</script> " * 4, 0.1))
         (label,) = of_class(svg, "label")
         assert label.text is not None
-        assert label.text.endswith("…")
+        assert "…" in label.text
+        assert len(label.text) < 30
         assert not list(svg.iter("script"))
 
     def test_crowded_ticks_are_thinned(self) -> None:

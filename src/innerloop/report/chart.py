@@ -212,7 +212,9 @@ def _draw_labels(svg: ET.Element, plot: _Plot, lines: Sequence[Line]) -> None:
 
 
 def _shortened(label: str) -> str:
-    return label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…"
+    """Cuts the middle out of a long label: names of variants differ at their ends."""
+    half = LONGEST_LABEL // 2
+    return label if len(label) <= LONGEST_LABEL else f"{label[: half - 1]}…{label[-half:]}"
 
 
 def _spread(heights: Sequence[float], top: float, bottom: float) -> list[float]:

@@ -85,7 +85,8 @@ def task_panels(analysis: Analysis, write: MetricFormat) -> tuple[Panel, ...]:
     """One small chart a task, all on the same scale."""
     study = analysis.study
     every = [curve for task in analysis.by_task for curve in task.curves if curve.points]
-    y_axis = _value_axis([dot for line in _curve_lines(study, every, write) for dot in line.dots], write, 4)
+    dots = [dot for line in _curve_lines(study, every, write) for dot in line.dots]
+    y_axis = _value_axis(_reach(dots, most=0.5), write, 4)
     panels = []
     for task in analysis.by_task:
         lines = _curve_lines(study, [curve for curve in task.curves if curve.points], write)
@@ -158,7 +159,7 @@ def _both(
 ) -> Figure:
     dots = [dot for line in lines for dot in line.dots]
     x_axis = _budget_axis(study, lines)
-    y_axis = _gain_axis(dots, write) if signed else _value_axis(dots, write, 5)
+    y_axis = _gain_axis(_reach(dots), write) if signed else _value_axis(_reach(dots), write, 5)
     rule = 0.0 if signed else None
     return Figure(
         line_chart(title, lines, x_axis, y_axis, WIDE, rule),
@@ -205,8 +206,8 @@ def _budget_axis(study: Study, lines: Sequence[Line]) -> Axis:
     return Axis(f"{study.budget_name} (log scale)", ticks, lambda budget: f"{budget:g}", math.log1p)
 
 
-def _value_axis(dots: Sequence[Dot], write: MetricFormat, most: int) -> Axis:
-    low, high = _reach(dots)
+def _value_axis(reach: tuple[float, float], write: MetricFormat, most: int) -> Axis:
+    low, high = reach
     if write.percent:
         low, high = max(low, 0.0), min(high, 1.0)
         low = 0.0 if low < 0.4 else low
@@ -214,17 +215,16 @@ def _value_axis(dots: Sequence[Dot], write: MetricFormat, most: int) -> Axis:
     return Axis("", ticks, _percent if write.percent else _plain)
 
 
-def _gain_axis(dots: Sequence[Dot], write: MetricFormat) -> Axis:
-    low, high = _reach(dots)
-    ticks = nice_ticks(min(low, 0.0), max(high, 0.0), 5)
+def _gain_axis(reach: tuple[float, float], write: MetricFormat) -> Axis:
+    ticks = nice_ticks(min(reach[0], 0.0), max(reach[1], 0.0), 5)
     scale = 100 if write.percent else 1
     return Axis("", ticks, lambda tick: _plain(tick * scale) if tick <= 0 else f"+{_plain(tick * scale)}")
 
 
-def _reach(dots: Sequence[Dot]) -> tuple[float, float]:
-    """The range of the means, with as much of the bands as adds at most half of it on either side."""
+def _reach(dots: Sequence[Dot], most: float = math.inf) -> tuple[float, float]:
+    """The range of the means and their bands; a band adds at most this share of the means' range."""
     low, high = _range([dot.y for dot in dots])
-    margin = (high - low) / 2 or math.inf
+    margin = most * (high - low) if high > low else math.inf
     return (
         max(low - margin, min((dot.low for dot in dots if dot.low is not None), default=low)),
         min(high + margin, max((dot.high for dot in dots if dot.high is not None), default=high)),

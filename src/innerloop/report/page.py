@@ -12,6 +12,7 @@ from innerloop.report.analysis import Analysis, cost_ratio
 from innerloop.report.formatting import NBSP, MetricFormat, bare_p, budgets, plural, ratio
 from innerloop.report.verdict import Verdict
 
+SHOWN_COMPARISONS = 6
 WORD_JOINER = "\N{WORD JOINER}"
 
 
@@ -53,6 +54,9 @@ def html_text(analysis: Analysis, verdict: Verdict, write: MetricFormat, names: 
         write=write,
         metric=study.metric.replace("_", " "),
         unit=write.unit or "its own units",
+        shown=SHOWN_COMPARISONS,
+        method_count=plural(len(study.methods), "method"),
+        task_total=plural(len(study.tasks), "task"),
         task_count=plural(len(analysis.tasks), "task"),
         target="" if analysis.target is None else write.value(analysis.target),
         test_detail=_test_detail(analysis),

@@ -25,7 +25,7 @@ class Verdict:
         outcome: of the comparison in the headline.
         headline: one sentence.
         evidence: the sentences under it: the numbers, the cost, what the result does not show.
-        others: one sentence for each other comparison.
+        others: one sentence for each other comparison, those of the headline's challenger first.
         comparison: the one in the headline; None when nothing could be compared.
     """
 
@@ -70,7 +70,7 @@ def judge(analysis: Analysis, write: MetricFormat) -> Verdict:
     others = [
         f"{_headline(other, outcome_of(other, family), _cost(other.challenger, other.control).phrase)}: "
         f"{_short_numbers(other, write)}"
-        for other in analysis.overall
+        for other in sorted(analysis.overall, key=lambda c: c.challenger is not main.challenger)
         if other is not main
     ]
     headline = _headline(main, outcome, cost.phrase)
@@ -133,9 +133,9 @@ def _headline(comparison: Comparison, outcome: Outcome, cost: str) -> str:
         return f"{challenger} loses to {control}{tail}"
     if outcome is Outcome.NULL:
         return f"No difference found between {challenger} and {control}{tail}"
-    ahead, behind = (challenger, control) if comparison.gain.mean > 0 else (control, challenger)
+    where = "ahead of" if comparison.gain.mean > 0 else "behind"
     tasks = plural(comparison.gain.count, "task")
-    return f"{ahead} is ahead of {behind}{tail}, but {tasks} cannot settle it"
+    return f"{challenger} is {where} {control}{tail}, but {tasks} cannot settle it"
 
 
 def _numbers(comparison: Comparison, study: Study, write: MetricFormat) -> str:
