@@ -5,14 +5,15 @@ import io
 import json
 import math
 from collections.abc import Iterator
+from importlib.metadata import version
 
-from innerloop import __version__
 from innerloop.core.stats import Interval, PairedTest
 from innerloop.report.analysis import LEVEL, Analysis, Comparison, Curve, cost_ratio
 from innerloop.report.study import LEDGER_FIELDS, JsonValue, Method
 from innerloop.report.verdict import Verdict, outcome_of
 
 FORMAT_VERSION = 1
+SOFTWARE_VERSION = version("innerloop")
 OVER_TASKS = "(mean over tasks)"
 CSV_HEAD = ("method", "label", "control", "task", "budget", "metric", "mean", "low", "high", "count", "over")
 
@@ -22,7 +23,7 @@ def json_text(analysis: Analysis, verdict: Verdict) -> str:
     study = analysis.study
     record: dict[str, JsonValue] = {
         "format": FORMAT_VERSION,
-        "innerloop": __version__,
+        "innerloop": SOFTWARE_VERSION,
         "metric": study.metric,
         "higher_is_better": study.higher_is_better,
         "budget_name": study.budget_name,

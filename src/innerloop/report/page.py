@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from innerloop import __version__
 from innerloop.report import figures, tables
 from innerloop.report.analysis import Analysis, cost_ratio
+from innerloop.report.export import SOFTWARE_VERSION
 from innerloop.report.formatting import NBSP, MetricFormat, bare_p, budgets, plural, ratio
 from innerloop.report.verdict import Verdict
 
@@ -79,7 +79,7 @@ def html_text(analysis: Analysis, verdict: Verdict, write: MetricFormat, names: 
         provenance=tables.provenance(study),
         differing=tables.differing_settings(study),
         names=names,
-        version=__version__,
+        version=SOFTWARE_VERSION,
     )
 
 
