@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from innerloop.core.errors import InputError
-from innerloop.llm.data.presets.base import Grader, Role
 from innerloop.llm.data.records import SUFFIXES
 from innerloop.llm.data.rows import DEFAULT_KEYS, Row, RowKeys, refuse, report, scan_rows
 
 Split = Literal["support", "query", "test"]
+Role = Literal["train", "validation", "held_out"]
+Grader = Literal["math", "number", "choice", "exact"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 MANIFEST = "manifest.json"
 MIXED = "mixed"
@@ -193,7 +194,9 @@ def content_hash(rows: Sequence[Row]) -> str:
     """The hash of rows in their order, whatever file format holds them."""
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(json.dumps(asdict(row), sort_keys=True).encode() + b"\n")
+        chat = [[message.role, message.content] for message in row.messages]
+        line = json.dumps([row.prompt, row.response, chat, row.answer, row.metadata])
+        digest.update(f"{line}\n".encode())
     return digest.hexdigest()
 
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from innerloop.core.errors import InputError
 from innerloop.llm.data.catalogue import Clinc150Options
 from innerloop.llm.data.hub import hub_name, hub_records
-from innerloop.llm.data.presets.base import Request, Source, SourceTask, choose, find_folder, letters
+from innerloop.llm.data.presets.base import Request, Source, SourceTask, choose, letters
+from innerloop.llm.data.presets.reading import find_folder
 from innerloop.llm.data.records import Problem
 from innerloop.llm.data.rows import Row, RowFault, make_row, text
 

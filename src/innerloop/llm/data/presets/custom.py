@@ -12,8 +12,8 @@ from typing import Annotated, get_args
 
 from innerloop.core.errors import InputError
 from innerloop.llm.data.catalogue import CustomOptions, settings
+from innerloop.llm.data.prepared import Grader
 from innerloop.llm.data.presets.base import (
-    Grader,
     Request,
     Source,
     SourceTask,

@@ -9,7 +9,8 @@ from dataclasses import replace
 
 from innerloop.core.errors import InputError
 from innerloop.llm.data.catalogue import NoOptions
-from innerloop.llm.data.presets.base import Collector, Part, Request, Source, SourceTask, choose
+from innerloop.llm.data.presets.base import Request, Source, SourceTask, choose
+from innerloop.llm.data.presets.reading import Collector, Part
 from innerloop.llm.data.rows import Row, make_row, text
 
 FOLDERS = ("abstractive", "extractive")

@@ -9,15 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from innerloop.llm.data.catalogue import NoOptions
-from innerloop.llm.data.presets.base import (
-    Collector,
-    Part,
-    Request,
-    Source,
-    SourceTask,
-    choose,
-    find_folder,
-)
+from innerloop.llm.data.presets.base import Request, Source, SourceTask, choose
+from innerloop.llm.data.presets.reading import Collector, Part, find_folder
 from innerloop.llm.data.rows import Row, RowFault, make_row, text
 
 SUBJECTS = (

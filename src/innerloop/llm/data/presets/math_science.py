@@ -10,19 +10,9 @@ from functools import partial
 
 from innerloop.core.errors import InputError
 from innerloop.llm.data.catalogue import NoOptions
-from innerloop.llm.data.presets.base import (
-    Collector,
-    LeftOut,
-    Part,
-    Request,
-    Role,
-    Source,
-    SourceTask,
-    choose,
-    find_folder,
-    letters,
-)
+from innerloop.llm.data.presets.base import Request, Role, Source, SourceTask, choose, letters
 from innerloop.llm.data.presets.math import SUBJECTS, Problems, read_math, test_prompts
+from innerloop.llm.data.presets.reading import Collector, LeftOut, Part, find_folder
 from innerloop.llm.data.records import Problem
 from innerloop.llm.data.rows import Row, RowFault, make_row, text
 
