@@ -24,7 +24,7 @@ class Reptile(Strategy):
                 query_loss = learner.loss(adapted.params, query).reshape(-1)
             support_loss = support_loss_after(learner, adapted)
             return MetaGradient(
-                gradient=learner.pool(vector.subtract(start, adapted.params)),
+                gradient=learner.pool(vector.subtract(start, vector.detached(adapted.params))),
                 rate_gradient={},
                 support_loss=support_loss,
                 query_loss_before=before,
