@@ -72,6 +72,8 @@ def test_markup_in_a_label_is_text(tmp_path: Path) -> None:
         (formatting.ratio(123.4), "123×"),
         (formatting.ratio(None), "–"),
         (formatting.budgets((1,), "shots"), "1 shot"),
+        (formatting.budgets((1,), "shots per class"), "1 shot per class"),
+        (formatting.budgets((8,), "shots per class"), "8 shots per class"),
         (formatting.budgets((1, 2, 4), "shots"), "1, 2 and 4 shots"),
         (MetricFormat(True, 1).value(0.8912), "89.1 %"),
         (MetricFormat(True, 1).change(-0.0001), "0.0"),

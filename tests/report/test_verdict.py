@@ -122,6 +122,15 @@ def test_passes_and_tokens_may_point_apart(tmp_path: Path) -> None:
     assert "at a different cost" in verdict.headline
 
 
+def test_hessian_products_are_part_of_the_cost(tmp_path: Path) -> None:
+    study = pair(tmp_path, level(0.6), level(0.4))
+    meta, sft = study.methods
+    exact = replace(meta, ledger=replace(meta.ledger, hessian_products=750))
+    verdict = verdict_on(replace(study, methods=(exact, sft)))
+    assert "at a higher cost" in verdict.headline
+    assert "2.50× the gradient passes" in verdict.evidence[-1]
+
+
 def test_the_headline_is_the_best_challenger_against_the_trained_control(tmp_path: Path) -> None:
     def made(name: str, value: float, control: bool, passes: int) -> Path:
         return write_evaluation(

@@ -176,7 +176,7 @@ def cost_ratio(method: Method, control: Method, field: str) -> float | None:
     Args:
         method: the method.
         control: the control.
-        field: the name of a `Ledger` field.
+        field: the name of a `Ledger` field or property.
 
     Returns:
         The ratio; None when either amount is unknown or the control's is zero.

@@ -136,9 +136,12 @@ def plural(number: int, noun: str) -> str:
 
 
 def budgets(amounts: Sequence[int], name: str) -> str:
-    """Budgets in words: ``8 shots``, ``1 shot``, ``1, 2 and 4 shots``."""
+    """Budgets in words: ``8 shots``, ``1 shot per class``, ``1, 2 and 4 shots``."""
+    if tuple(amounts) == (1,):
+        noun, space, rest = name.partition(" ")
+        return f"1 {noun.removesuffix('s')}{space}{rest}"
     if len(amounts) == 1:
-        return f"{amounts[0]} {name.removesuffix('s') if amounts[0] == 1 else name}"
+        return f"{amounts[0]} {name}"
     return f"{', '.join(map(str, amounts[:-1]))} and {amounts[-1]} {name}"
 
 

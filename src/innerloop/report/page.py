@@ -114,7 +114,7 @@ def _tiles(analysis: Analysis, verdict: Verdict, write: MetricFormat) -> list[Ti
             f"Holm over {plural(len(analysis.overall), 'pair')}",
         ),
     ]
-    passes = cost_ratio(main.challenger, main.control, "gradient_passes")
+    passes = cost_ratio(main.challenger, main.control, "equivalent_passes")
     tokens = cost_ratio(main.challenger, main.control, "tokens")
     if passes is not None:
         detail = f"gradient passes of training; {ratio(tokens)} the tokens" if tokens is not None else ""

@@ -43,12 +43,20 @@ class Ledger:
     """What a method's training cost. None stands for what was not recorded, zero for nothing spent."""
 
     gradient_passes: float | None = None
+    hessian_products: float | None = None
     forward_passes: float | None = None
     tokens: float | None = None
     seconds: float | None = None
     peak_memory_bytes: float | None = None
     trained_parameters: float | None = None
     checkpoint_bytes: float | None = None
+
+    @property
+    def equivalent_passes(self) -> float | None:
+        """Gradient passes, a Hessian-vector product counted as the two gradients of a central difference."""
+        if self.gradient_passes is None:
+            return None
+        return self.gradient_passes + 2 * (self.hessian_products or 0)
 
     @property
     def trained(self) -> bool:

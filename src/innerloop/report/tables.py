@@ -139,6 +139,7 @@ def write_effect(effect: float) -> str:
 
 LEDGER_COLUMNS: tuple[tuple[str, str, Callable[[float | None], str]], ...] = (
     ("gradient_passes", "gradient passes", count),
+    ("hessian_products", "Hessian products", count),
     ("forward_passes", "forward passes", count),
     ("tokens", "tokens", count),
     ("seconds", "time", duration),
@@ -149,17 +150,22 @@ LEDGER_COLUMNS: tuple[tuple[str, str, Callable[[float | None], str]], ...] = (
 
 
 def ledger(analysis: Analysis) -> Table:
-    """What training cost, with the ratio to the reference control under each amount."""
+    """What training cost, with the ratio to the reference control under each amount.
+
+    An amount that no method spent, or that none recorded, has no column.
+    """
+    methods = analysis.study.methods
+    spent = [column for column in LEDGER_COLUMNS if any(getattr(m.ledger, column[0]) for m in methods)]
     rows = []
-    for method in analysis.study.methods:
+    for method in methods:
         entries = []
-        for field, _, write in LEDGER_COLUMNS:
+        for field, _, write in spent:
             share = cost_ratio(method, analysis.reference, field) if analysis.reference else None
             entries.append(
                 Entry(write(getattr(method.ledger, field)), ratio(share) if share is not None else "")
             )
         rows.append(Row(method.label, method, tuple(entries)))
-    return Table(("Method", *(heading for _, heading, _ in LEDGER_COLUMNS)), tuple(rows))
+    return Table(("Method", *(heading for _, heading, _ in spent)), tuple(rows))
 
 
 def evaluation_cost(analysis: Analysis) -> Table:

@@ -89,7 +89,7 @@ class _Cost:
 
 
 def _cost(challenger: Method, control: Method) -> _Cost:
-    passes = cost_ratio(challenger, control, "gradient_passes")
+    passes = cost_ratio(challenger, control, "equivalent_passes")
     tokens = cost_ratio(challenger, control, "tokens")
     known = [(r, name) for r, name in ((passes, "gradient passes"), (tokens, "tokens")) if r is not None]
     if control.ledger.gradient_passes == 0:
