@@ -48,8 +48,15 @@ class CheckpointFolder:
         return self.folder / f"{_PREFIX}{step}"
 
     def latest(self) -> Path | None:
-        """The newest whole checkpoint, or none."""
+        """The checkpoint saved last, or none.
+
+        It is the one that the link names: a run that was taken back to an earlier step has older
+        checkpoints of later steps. Where the link was lost in copying it is that of the highest step.
+        """
         steps = self.steps()
+        linked = self._linked_name()
+        if linked in {self.path(step).name for step in steps}:
+            return self.folder / linked
         return self.path(steps[-1]) if steps else None
 
     def save(self, step: int, write: Callable[[Path], None]) -> Path:
@@ -63,51 +70,65 @@ class CheckpointFolder:
             InputError: if the disk is full or the folder read-only; older checkpoints are untouched.
         """
         target = self.path(step)
-        temporary = self.folder / f".{target.name}.writing"
-        replaced = self.folder / f".{target.name}.replaced"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.tidy()
-            temporary.mkdir()
-            write(temporary)
-            _force_to_disk(temporary)
-            if target.exists():
-                target.rename(replaced)
-            temporary.rename(target)
-            self._point_latest(target)
+            _write_whole(_hidden(target, "writing"), write)
+            self._put_in_place(target)
             _sync(self.folder)
+            self._prune(step)
+            self.tidy()
         except (OSError, SafetensorError) as error:
-            shutil.rmtree(temporary, ignore_errors=True)
             reason = getattr(error, "strerror", None) or error
             raise InputError(
                 f"cannot write the checkpoint {target}: {reason}; free some space or choose another "
                 "trainer.default_local_dir, then run again to resume"
             ) from error
-        shutil.rmtree(replaced, ignore_errors=True)
-        self._prune()
         return target
 
     def tidy(self) -> None:
-        """Clears away what a killed run left half-written."""
-        for path in self.folder.glob(f".{_PREFIX}*.writing"):
-            shutil.rmtree(path)
-        for path in self.folder.glob(f".{_PREFIX}*.replaced"):
-            whole = self.folder / path.name.removeprefix(".").removesuffix(".replaced")
-            if whole.exists():
-                shutil.rmtree(path)
-            else:
-                path.rename(whole)
+        """Finishes or clears away what a killed run left half done."""
+        linked = self._linked_name()
+        if linked.startswith("."):
+            self._put_in_place(self.folder / linked.removeprefix(".").rpartition(".")[0])
+        for leftover in self.folder.glob(f".{_PREFIX}*"):
+            shutil.rmtree(leftover)
+        _hidden(self.folder / LATEST, "writing").unlink(missing_ok=True)
+
+    def _put_in_place(self, target: Path) -> None:
+        """Renames what was written to its name, and points ``latest`` at it.
+
+        A folder cannot be exchanged for another in one stroke, so while an old checkpoint of the same step
+        is replaced ``latest`` points at whichever of the two is not being renamed. After a kill the same
+        strokes, from wherever they stopped, finish the work.
+        """
+        written, replaced = _hidden(target, "writing"), _hidden(target, "replaced")
+        if written.exists():
+            if target.exists():
+                self._point_latest(written)
+                target.rename(replaced)
+            if replaced.exists():
+                self._point_latest(replaced)
+            written.rename(target)
+        self._point_latest(target)
 
     def _point_latest(self, target: Path) -> None:
-        link = self.folder / f".{LATEST}.writing"
+        link = _hidden(self.folder / LATEST, "writing")
         link.unlink(missing_ok=True)
         link.symlink_to(target.name)
         link.replace(self.folder / LATEST)
 
-    def _prune(self) -> None:
+    def _linked_name(self) -> str:
+        link = self.folder / LATEST
+        return link.readlink().name if link.is_symlink() else ""
+
+    def _prune(self, newest: int) -> None:
         if self.keep > 0:
-            for step in self.steps()[: -self.keep]:
-                shutil.rmtree(self.path(step))
+            # Later steps than the newest are of a run that was taken back; they go first.
+            oldest_first = sorted(self.steps(), key=lambda step: (step <= newest, step))
+            for step in oldest_first[: -self.keep]:
+                # Renamed first, since a folder that is deleted takes a while to go.
+                self.path(step).rename(_hidden(self.path(step), "pruned"))
 
 
 @dataclass
@@ -144,7 +165,9 @@ class RunState:
             InputError: if they are missing or damaged.
         """
         with _damage_named(checkpoint):
-            values: dict[str, Any] = json.loads((checkpoint / STATE_FOLDER / "state.json").read_text())
+            values = json.loads((checkpoint / STATE_FOLDER / "state.json").read_text())
+            if not isinstance(values, dict):
+                raise ValueError("state.json holds no object")
         return values
 
     def section(self, prefix: str) -> dict[str, Tensor]:
@@ -190,6 +213,20 @@ def _damage_named(checkpoint: Path) -> Iterator[None]:
 
 def _is_step(name: str) -> bool:
     return name.startswith(_PREFIX) and name.removeprefix(_PREFIX).isdigit()
+
+
+def _hidden(path: Path, purpose: str) -> Path:
+    return path.with_name(f".{path.name}.{purpose}")
+
+
+def _write_whole(folder: Path, write: Callable[[Path], None]) -> None:
+    folder.mkdir()
+    try:
+        write(folder)
+        _force_to_disk(folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _force_to_disk(folder: Path) -> None:
