@@ -27,6 +27,7 @@ from innerloop.core.task import Task
 from innerloop.core.tracking import Tracker
 
 Resume = Literal["auto", "disable"] | Path
+STATE_PARTS = frozenset({"optimizer", "extra"})
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ class RunSettings:
     keep: int = -1
     resume: Resume = "auto"
     unit: str = "tokens"
-    saved: frozenset[str] = frozenset({"optimizer", "extra"})
-    restored: frozenset[str] = frozenset({"optimizer", "extra"})
+    saved: frozenset[str] = STATE_PARTS
+    restored: frozenset[str] = STATE_PARTS
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ class MetaTrainer:
         self.checkpoints = CheckpointFolder(run.folder, run.keep)
         self.step = 0
         self.seconds = 0.0
+        self._saved: Path | None = None
         self._make_tracker, self._export, self._evaluate = trackers, export, evaluate
         self._rates = strategy.inner.rates
         # Half-precision parameters are too coarse to gather small outer steps: θ's master copy is float32.
@@ -192,9 +194,12 @@ class MetaTrainer:
             for name, values in result.extras.items():
                 extras.setdefault(name, []).append(values)
             states += result.states
-        grad_norm, rate = self._outer_step(
-            vector.scaled(total, 1 / len(tasks)), vector.scaled(rate_total, 1 / len(tasks))
-        )
+        total = vector.scaled(total, 1 / len(tasks))
+        norm = nn.utils.get_total_norm(total.values())
+        if not bool(torch.isfinite(norm)):
+            names = ", ".join(task.name for task in tasks)
+            raise NonFiniteError("norm of the meta-gradient", names, self.step + 1)
+        rate = self._outer_step(total, vector.scaled(rate_total, 1 / len(tasks)), norm)
         if states:
             self.strategy.inner.rule.carry(states)
         self.step += 1
@@ -202,7 +207,7 @@ class MetaTrainer:
         self.seconds += elapsed
         return {
             **self._loss_metrics(losses),
-            "meta/grad_norm": grad_norm,
+            "meta/grad_norm": float(norm),
             "meta/lr": rate,
             **{f"meta/{name}": float(torch.cat(values).mean()) for name, values in extras.items()},
             **task_metrics(losses),
@@ -225,21 +230,20 @@ class MetaTrainer:
         self, tasks: Sequence[Task], losses: Sequence[TaskLosses], result: MetaGradient
     ) -> None:
         for entry in losses:
-            for what in ("support_loss", "query_loss"):
+            for what in ("query_loss_before", "support_loss", "query_loss"):
                 if not torch.isfinite(torch.tensor(getattr(entry, what))):
                     raise NonFiniteError(what.replace("_", " "), entry.task, self.step + 1)
         if not (vector.all_finite(result.gradient) and vector.all_finite(result.rate_gradient)):
             raise NonFiniteError("meta-gradient", ", ".join(task.name for task in tasks), self.step + 1)
 
-    def _outer_step(self, gradient: Params, rate_gradient: Params) -> tuple[float, float]:
-        """One step of the outer optimizer; returns the gradient norm before clipping and the rate used."""
+    def _outer_step(self, gradient: Params, rate_gradient: Params, norm: Tensor) -> float:
+        """One step of the outer optimizer along a gradient of this norm; returns the learning rate used."""
         for name, master in self._masters.items():
             master.grad = gradient[name].to(master)
         for name, rates in self._rates.values.items():
             rates.grad = rate_gradient[name].to(rates)
-        masters = list(self._masters.values())
-        limit = float("inf") if self.outer.clip_norm is None else self.outer.clip_norm
-        norm = float(nn.utils.clip_grad_norm_(masters, limit))
+        if self.outer.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(self._masters.values(), self.outer.clip_norm, norm)
         factor = rate_multiplier(
             self.outer.schedule, self.step, self.outer.total_steps, self.outer.warmup_ratio
         )
@@ -248,7 +252,7 @@ class MetaTrainer:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self._publish()
-        return norm, factor * self.outer.learning_rate
+        return factor * self.outer.learning_rate
 
     def _publish(self) -> None:
         """Puts the master copy of θ into the module."""
@@ -258,10 +262,11 @@ class MetaTrainer:
                     live.copy_(self._masters[name])
 
     def _save_if_new(self) -> Path:
+        # What the folder holds under this name may be of another run; only our own save or load counts.
         path = self.checkpoints.path(self.step)
-        if self.checkpoints.latest() == path:
-            return path
-        return self.checkpoints.save(self.step, self._write)
+        if self._saved != path:
+            self._saved = self.checkpoints.save(self.step, self._write)
+        return path
 
     def _write(self, folder: Path) -> None:
         self._export(folder)
@@ -271,6 +276,8 @@ class MetaTrainer:
                 "seconds": self.seconds,
                 "ledger": self.learner.ledger.state_dict(),
                 "sampler": self.sampler.state_dict(),
+                "holds": sorted(self.run.saved & STATE_PARTS),
+                "optimizer": self.outer.optimizer,
             }
         )
         state.put("theta", self._masters)
@@ -308,15 +315,45 @@ class MetaTrainer:
             with torch.no_grad():
                 for key, tensor in current.items():
                     tensor.copy_(saved[key])
+        try:
+            self._restore_parts(state)
+        except KeyError as missing:
+            raise InputError(
+                f"cannot resume from {checkpoint}: its state lacks {missing}; name another checkpoint with "
+                "trainer.resume_from_path"
+            ) from missing
+        if checkpoint.resolve() == self.checkpoints.path(self.step).resolve():
+            self._saved = self.checkpoints.path(self.step)
+        self._publish()
+
+    def _restore_parts(self, state: RunState) -> None:
+        if left_out := (self.run.restored & STATE_PARTS).difference(state.values["holds"]):
+            raise InputError(
+                f"the checkpoint was saved without {' and '.join(sorted(left_out))}; "
+                "leave that out of checkpoint.load_contents too"
+            )
         if "optimizer" in self.run.restored:
+            if state.values["optimizer"] != self.outer.optimizer:
+                raise InputError(
+                    f"the checkpoint was trained with {state.values['optimizer']}, not with "
+                    f"{self.outer.optimizer}; set optim.optimizer_type back, or leave optimizer out of "
+                    "checkpoint.load_contents"
+                )
             restore_optimizer(self._optimizer, state.section("optimizer"))
         if "extra" in self.run.restored:
-            self.sampler.load_state_dict(state.values["sampler"])
-            self.learner.ledger.load_state_dict(state.values["ledger"])
-            self.strategy.inner.rule.load_state_dict(state.section("rule"))
-            torch.set_rng_state(state.section("random")["cpu"])
-            self.step, self.seconds = int(state.values["step"]), float(state.values["seconds"])
-        self._publish()
+            self._restore_extra(state)
+
+    def _restore_extra(self, state: RunState) -> None:
+        if state.values["sampler"].keys() != self.sampler.state_dict().keys():
+            raise InputError(
+                "the checkpoint was trained on other tasks than this configuration names; resume with the "
+                "tasks it was trained on, or choose another trainer.default_local_dir"
+            )
+        self.sampler.load_state_dict(state.values["sampler"])
+        self.learner.ledger.load_state_dict(state.values["ledger"])
+        self.strategy.inner.rule.load_state_dict(state.section("rule"))
+        torch.set_rng_state(state.section("random")["cpu"])
+        self.step, self.seconds = int(state.values["step"]), float(state.values["seconds"])
 
 
 def peak_memory() -> int:
