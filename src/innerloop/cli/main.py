@@ -8,13 +8,14 @@ import argparse
 import importlib
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
 from innerloop import __version__
 from innerloop.core.errors import InnerloopError, InputError, Interrupted
 
-GROUPS = ("train", "evaluate", "adapt")
+GROUPS = ("experiment", "models", "doctor", "train", "evaluate", "report", "adapt", "generate", "sweep")
 
 EXIT_INPUT_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     options = build_parser().parse_args(words)
+    warnings.showwarning = show_warning
     try:
         options.run(options)
     except (Interrupted, KeyboardInterrupt) as stop:
@@ -57,6 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"innerloop: error: {one_line(error)}", file=sys.stderr)
         return EXIT_INPUT_ERROR if isinstance(error, InputError | OSError) else 1
     return 0
+
+
+def show_warning(message: Warning | str, category: type[Warning], *_place: object) -> None:
+    """Prints a warning as one line without the place in the code; libraries' deprecations are not for users."""
+    if not issubclass(category, DeprecationWarning | FutureWarning):
+        print(f"innerloop: warning: {message}", file=sys.stderr)
 
 
 def one_line(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from innerloop.core.errors import InputError
 from innerloop.core.sampler import IndexStream, SamplerState, derive_seed
 from innerloop.core.task import Batch, FixedTask, Task
 from innerloop.llm.data.rows import Row
-from innerloop.llm.data.tokens import NoTargetError, TokenBatch, TokenizedRow, Truncation, collate, tokenize
+from innerloop.llm.data.tokens import TokenBatch, TokenizedRow, Truncation, collate, tokenize
 from innerloop.llm.loss import as_batch
 
 
@@ -36,13 +36,14 @@ class Batcher:
 
     def tokenize(self, rows: Sequence[Row], where: str) -> list[TokenizedRow]:
         """The rows as tokens. An error says which row it was."""
-        tokenized = []
-        for number, row in enumerate(rows, start=1):
-            try:
-                tokenized.append(tokenize(row, self.tokenizer, self.max_length, self.truncation))
-            except (InputError, NoTargetError) as error:
-                raise InputError(f"{where}, row {number}: {error}") from error
-        return tokenized
+        return [self.tokenize_row(row, f"{where}, row {number}") for number, row in enumerate(rows, start=1)]
+
+    def tokenize_row(self, row: Row, where: str) -> TokenizedRow:
+        """One row as tokens; ``where`` it stands begins the line of an error."""
+        try:
+            return tokenize(row, self.tokenizer, self.max_length, self.truncation)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
 
     def batch(self, rows: Sequence[TokenizedRow]) -> Batch:
         """One batch, in pieces if a piece's size is limited."""
@@ -101,6 +102,44 @@ class BalancedStream:
         self._turns.position = state["turns"]
 
 
+class Pool:
+    """A task's rows of one split, tokenised when they are first drawn.
+
+    Rows that might be too long are tokenised at once, so that one that cannot be used is found before the
+    training starts and not hours into it.
+
+    Args:
+        rows: at least one.
+        batcher: tokenises.
+        where: names the pool in errors.
+    """
+
+    def __init__(self, rows: Sequence[Row], batcher: Batcher, where: str) -> None:
+        if not rows:
+            raise InputError(
+                f"{where}: there are no rows; prepare the task with more samples or leave it out"
+            )
+        self._rows, self._batcher, self._where = rows, batcher, where
+        self._tokens: dict[int, TokenizedRow] = {}
+        # A token is a byte of text at least, and what the chat template adds shows in any one row.
+        template = len(self[0].input_ids)
+        for index, row in enumerate(rows):
+            size = sum(len(message.content.encode()) for message in row.messages)
+            if template + size + 8 * len(row.messages) > batcher.max_length:
+                self[index]
+
+    def __getitem__(self, index: int) -> TokenizedRow:
+        """A row's tokens."""
+        if index not in self._tokens:
+            where = f"{self._where}, row {index + 1}"
+            self._tokens[index] = self._batcher.tokenize_row(self._rows[index], where)
+        return self._tokens[index]
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """A batch of rows."""
+        return self._batcher.batch([self[index] for index in indices])
+
+
 @dataclass(frozen=True)
 class EpisodeShape:
     """How large an episode is.
@@ -139,14 +178,9 @@ class RowSource:
         seed: int,
         shuffled: bool = True,
     ) -> None:
-        for part, rows in (("support", support), ("query", query)):
-            if not rows:
-                raise InputError(
-                    f"task '{name}' has no {part} rows; prepare it with more samples or leave it out"
-                )
-        self._name, self._shape, self._batcher = name, shape, batcher
-        self._support = batcher.tokenize(support, f"task '{name}', support")
-        self._query = batcher.tokenize(query, f"task '{name}', query")
+        self._name, self._shape = name, shape
+        self._support = Pool(support, batcher, f"task '{name}', support")
+        self._query = Pool(query, batcher, f"task '{name}', query")
         self._support_stream, self._query_stream = (
             BalancedStream([row.label for row in rows], derive_seed(seed, name, part), shuffled)
             for part, rows in (("support", support), ("query", query))
@@ -164,8 +198,8 @@ class RowSource:
         query = self._query_stream.take(shape.query_batch_size)
         return FixedTask(
             self.name,
-            [self._batcher.batch([self._support[i] for i in indices]) for indices in support],
-            self._batcher.batch([self._query[i] for i in query]),
+            [self._support.batch(indices) for indices in support],
+            self._query.batch(query),
         )
 
     def state_dict(self) -> SamplerState:
