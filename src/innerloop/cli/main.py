@@ -47,7 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     options = build_parser().parse_args(words)
-    warnings.showwarning = show_warning
+    warnings.formatwarning = warning_line
+    # What libraries announce to their developers is nothing to a user.
+    for category in (DeprecationWarning, FutureWarning):
+        warnings.simplefilter("ignore", category)
     try:
         options.run(options)
     except (Interrupted, KeyboardInterrupt) as stop:
@@ -61,10 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def show_warning(message: Warning | str, category: type[Warning], *_place: object) -> None:
-    """Prints a warning as one line without the place in the code; libraries' deprecations are not for users."""
-    if not issubclass(category, DeprecationWarning | FutureWarning):
-        print(f"innerloop: warning: {message}", file=sys.stderr)
+def warning_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning as one line, without the place in the code."""
+    return f"innerloop: warning: {message}\n"
 
 
 def one_line(error: BaseException) -> str:
