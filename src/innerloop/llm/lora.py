@@ -4,6 +4,7 @@ Everything is plain PEFT; what is added here is checking, a seeded start, and la
 """
 
 import difflib
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,7 +76,10 @@ def attach_lora(model: PreTrainedModel, spec: LoraSpec, reference: str) -> PeftM
         InputError: if a target or a layer does not exist in this model.
     """
     targets = _target_names(model, spec.target_modules)
-    linear = dict(_adaptable_modules(model))
+    planned = planned_modules(model, spec)
+    for target in targets:
+        if not any(_matches(name, target) for name in planned):
+            raise InputError(f"LoRA target '{target}' is in none of the layers chosen by lora_layers")
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=spec.rank,
@@ -84,19 +88,12 @@ def attach_lora(model: PreTrainedModel, spec: LoraSpec, reference: str) -> PeftM
         target_modules=targets,
         layers_to_transform=_layer_indices(model, spec.layers),
         fan_in_fan_out=any(
-            isinstance(module, Conv1D) for name, module in linear.items() if _last(name) in targets
+            isinstance(module, Conv1D) for name, module in model.named_modules() if name in planned
         ),
     )
-    try:
-        with _cpu_seed(spec.seed):
-            adapted = get_peft_model(model, config)
-    except ValueError as error:
-        raise InputError(f"LoRA cannot be put on {', '.join(targets)}: {_short(error)}") from error
+    with _cpu_seed(spec.seed), _without_peft_warnings():
+        adapted = get_peft_model(model, config)
     config.base_model_name_or_path = reference
-    reached = adapted_modules(adapted)
-    for target in targets:
-        if not any(_matches(name, target) for name in reached):
-            raise InputError(f"LoRA target '{target}' is in none of the layers chosen by lora_layers")
     return adapted
 
 
@@ -115,7 +112,7 @@ def load_lora(model: PreTrainedModel, folder: Path, trainable: bool, reference: 
     try:
         with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as weights:
             saved = set(weights.keys())
-        with _cpu_seed(0):
+        with _cpu_seed(0), _without_peft_warnings():
             adapted = PeftModel.from_pretrained(model, folder, is_trainable=trainable, torch_device="cpu")
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError) as error:
         raise InputError(f"the adapter {folder} cannot be put on '{reference}': {_short(error)}") from error
@@ -163,8 +160,7 @@ def planned_modules(model: PreTrainedModel, spec: LoraSpec) -> frozenset[str]:
     return frozenset(
         name
         for name, _ in _adaptable_modules(model)
-        if any(_matches(name, target) for target in targets)
-        and (layers is None or any(f".{layer}." in name for layer in layers))
+        if any(_matches(name, target) for target in targets) and (layers is None or _layer_of(name) in layers)
     )
 
 
@@ -236,8 +232,22 @@ def _cpu_seed(seed: int) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _without_peft_warnings() -> Iterator[None]:
+    """Drops PEFT's warnings: an old name it uses itself, tied targets, missing tensors (an error here)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", UserWarning)
+        yield
+
+
 def _matches(name: str, target: str) -> bool:
     return name == target or name.endswith(f".{target}")
+
+
+def _layer_of(name: str) -> int | None:
+    """The decoder layer that a module is in: the first number in its name."""
+    return next((int(part) for part in name.split(".") if part.isdigit()), None)
 
 
 def _last(name: str) -> str:

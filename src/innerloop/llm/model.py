@@ -119,8 +119,7 @@ def load_source(source: Source, spec: ModelSpec, adapter: Adapter) -> LoadedMode
     tokenizer = _load_tokenizer(source, base, spec)
     _check_vocabulary(model, tokenizer, source)
     if spec.gradient_checkpointing:
-        # Reentrant checkpointing sees no gradient through frozen embeddings, so a LoRA would not learn.
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        _recompute_activations(plain)
     module: torch.nn.Module = model
     module.to(device).eval()
     return LoadedModel(model, tokenizer, base.name, base.reference)
@@ -171,6 +170,16 @@ def _load_tokenizer(source: Source, base: Source, spec: ModelSpec) -> PreTrained
 
 def _has_tokenizer(folder: Path) -> bool:
     return (folder / "tokenizer_config.json").is_file()
+
+
+def _recompute_activations(plain: PreTrainedModel) -> None:
+    """Turns on non-reentrant checkpointing: the other kind sees no gradient through frozen embeddings."""
+    model: Any = plain
+    enable = getattr(model, "activation_checkpointing_enable", None)  # the name since transformers 5.23
+    (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+    # It also makes the embeddings' output ask for a gradient, which only reentrant checkpointing needs, and
+    # which functorch's transforms refuse.
+    model.disable_input_require_grads()
 
 
 def _check_vocabulary(

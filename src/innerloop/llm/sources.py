@@ -67,6 +67,8 @@ def find_model(name: str, trust_remote_code: bool = False) -> Source:
     if name in ALIASES:
         folder = smollm.folder()
         return Source(name, folder, str(folder), None)
+    if not name.strip():
+        raise InputError("the model has no name; give a folder, a .gguf file, a hub id or an alias")
     path = Path(name).expanduser()
     if path.is_dir():
         return _find_in_folder(name, path.absolute())
