@@ -18,7 +18,7 @@ from types import TracebackType
 
 from innerloop.core.errors import InnerloopError
 
-LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 WORKER = Path(__file__).with_name("grading_worker.py")
 MOST_PROCESSES = 8
 
@@ -72,7 +72,7 @@ class GradingPool:
             verdicts = list(threads.map(self._compare_one, pairs))
         lost = verdicts.count(None)
         if lost:
-            LOGGER.warning(
+            logger.warning(
                 "%d of %d answers could not be compared within %g s each and count as wrong",
                 lost,
                 len(pairs),
