@@ -35,6 +35,11 @@ def test_conversion_keeps_every_number(file: Path) -> None:
     assert converted.lm_head.weight is converted.model.embed_tokens.weight
 
 
+def test_conversion_draws_no_bars(file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    convert(file, tmp_path)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_the_folder_is_an_ordinary_one(file: Path) -> None:
     config = json.loads((cached_conversion(file) / "config.json").read_text())
     assert "quantization_config" not in config

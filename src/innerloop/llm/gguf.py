@@ -6,7 +6,9 @@ converted once into the cache and used from there. Where a named model's file co
 
 import hashlib
 import importlib.util
+import io
 import logging
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +68,7 @@ def convert(file: Path, folder: Path, pre_tokenizer: str | None = None) -> None:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(file.parent, gguf_file=file.name)
         config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
         name = pre_tokenizer or _pre_tokenizer_name(file)
-        with without_progress_bars():
+        with without_progress_bars(), redirect_stderr(io.StringIO()):  # the reader's own bar has no switch
             packed = AutoModelForCausalLM.from_pretrained(
                 file.parent, gguf_file=file.name, config=config, dtype="auto", **_unpacked()
             )
