@@ -65,7 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def warning_line(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    message: Warning | str,
+    category: type[Warning],  # noqa: ARG001 - the signature is Python's
+    filename: str,  # noqa: ARG001
+    lineno: int,  # noqa: ARG001
+    line: str | None = None,  # noqa: ARG001
 ) -> str:
     """A warning as one line, without the place in the code."""
     return f"innerloop: warning: {message}\n"
