@@ -97,7 +97,7 @@ def validate(
     Raises:
         InputError: if there is no task in it at all, or its manifest is damaged.
     """
-    names = [name for name in task_names(directory) if name != MIXED]
+    names = task_names(directory)
     if not names:
         raise InputError(f"{directory}: holds no prepared task")
     damage: list[str] = []
