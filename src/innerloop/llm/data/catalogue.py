@@ -68,6 +68,16 @@ class ReasoningGymOptions:
 
 
 @dataclass(frozen=True)
+class WordSortingOptions:
+    """Settings of the preset ``word-sorting``, which chooses by category: ``--holdout fruits rivers``."""
+
+    ways: Annotated[int, "categories a task"] = 4
+    train_tasks: Annotated[int, "tasks drawn from the training categories"] = 100
+    validation_tasks: Annotated[int, "tasks drawn from the validation categories"] = 8
+    held_out_tasks: Annotated[int, "tasks drawn from the held-out categories"] = 20
+
+
+@dataclass(frozen=True)
 class Preset:
     """One preset.
 
@@ -96,6 +106,9 @@ PRESETS = (
     Preset("reasoning-gym", "generated reasoning tasks, offline", ReasoningGymOptions, "reasoning_gym"),
     Preset("clinc150", "intents of one domain under arbitrary letters", Clinc150Options, "clinc150"),
     Preset("function-vectors", "word tasks whose rule shows in the shots", NoOptions, "function_vectors"),
+    Preset(
+        "word-sorting", "words of our own lists under arbitrary letters", WordSortingOptions, "word_sorting"
+    ),
 )
 
 _WORDS: Mapping[type, str] = {

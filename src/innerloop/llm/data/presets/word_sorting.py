@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 from math import perm
 from pathlib import Path
-from typing import Annotated
 
 from innerloop.core.errors import InputError
+from innerloop.llm.data.catalogue import WordSortingOptions
 from innerloop.llm.data.presets.base import Request, Role, Source, SourceTask, SplitPlan, choose, letters
 from innerloop.llm.data.rows import Row, make_row
 
@@ -27,16 +27,6 @@ VALIDATION_SHARE = 10
 # A training task needs no test rows; an evaluation task is mostly tested on, its query rows only monitored.
 TRAINING_PLAN = SplitPlan(support=0.5, query=0.5)
 EVALUATION_PLAN = SplitPlan(support=0.5, query=0.125)
-
-
-@dataclass(frozen=True)
-class WordSortingOptions:
-    """Settings of the preset ``word-sorting``, which chooses by category: ``--holdout fruits rivers``."""
-
-    ways: Annotated[int, "categories a task"] = 4
-    train_tasks: Annotated[int, "tasks drawn from the training categories"] = 100
-    validation_tasks: Annotated[int, "tasks drawn from the validation categories"] = 8
-    held_out_tasks: Annotated[int, "tasks drawn from the held-out categories"] = 20
 
 
 @dataclass(frozen=True)
