@@ -5,14 +5,16 @@ A comment on the line above a fenced block of the README, CONTRIBUTING.md or doc
     <!-- run -->                          run it as it stands
     <!-- run: needs data -->              INNERLOOP_DATA must be set; its folder is linked as ``datasets``
     <!-- run: needs module NAME -->       the optional module must be installed
-    <!-- run: with OLD -> NEW -->         OLD, which must occur, is replaced first: a large model by a small
+    <!-- run: with OLD -> NEW -->         OLD, which must occur, is replaced first: a long run by a short one
+    <!-- run: as it stands -->            the replacements of the page are left out
     <!-- file: NAME -->                   the block is written to the file NAME
     <!-- no-run: REASON -->               left alone
 
-Clauses are joined with semicolons. ``bash`` and ``python`` blocks must carry one of these. The blocks of a
-page run in order in one fresh folder that holds ``tiny-model``, a random Llama with a chat template; the
-Python blocks of a page share one namespace. A line that starts with ``innerloop`` runs in this process, any
-other in bash.
+Clauses are joined with semicolons. ``bash`` and ``python`` blocks must carry one of these. A line
+``<!-- replace: OLD -> NEW -->`` replaces in all blocks that are run or written; it must occur in one. The
+blocks of a page run in order in one fresh folder that holds ``tiny-model``, a random Llama with a chat
+template; the Python blocks of a page share one namespace. A line that starts with ``innerloop`` runs in this
+process, any other in bash.
 """
 
 import importlib.util
@@ -21,10 +23,11 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
+from types import MappingProxyType
 
 import nbformat
 import pytest
@@ -39,8 +42,6 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
 LANGUAGES = ("bash", "python")
-NOT_BUILT = ("data prepare", "data validate")
-"""Commands that the pages show and that no code stands behind yet; a page stops at the first of them."""
 FENCE = re.compile(
     r"^(?:<!-- (?P<verb>run|no-run|file)(?:: (?P<clauses>[^\n]*?))? -->\n)?"
     r"```(?P<language>\w+)[^\n]*\n(?P<text>.*?)^```$",
@@ -74,15 +75,24 @@ class Block:
                 return f"{module} is not installed"
         return None
 
-    def prepared(self) -> str:
-        """The text with its replacements made."""
+    def prepared(self, everywhere: Mapping[str, str] = MappingProxyType({})) -> str:
+        """The text with its own replacements and the page's made."""
         text = self.text
         for clause in self.clauses:
             if clause.startswith("with "):
                 old, new = clause.removeprefix("with ").split(" -> ")
                 assert old in text, f"line {self.line}: nothing to replace for '{clause}'"
                 text = text.replace(old, new)
+        if "as it stands" not in self.clauses:
+            for old, new in everywhere.items():
+                text = text.replace(old, new)
         return text
+
+
+def replacements_of(markdown: str) -> dict[str, str]:
+    """What a page replaces in all its blocks."""
+    pairs = [words.split(" -> ") for words in re.findall(r"^<!-- replace: (.+) -->$", markdown, re.MULTILINE)]
+    return dict(pairs)
 
 
 def blocks_of(markdown: str) -> list[Block]:
@@ -140,6 +150,15 @@ def test_blocks_are_read_with_their_comments() -> None:
     assert (bare.verb, bare.language, text.text) == (None, "python", "")
 
 
+def test_a_page_replaces_in_all_its_blocks() -> None:
+    page = (
+        "<!-- replace: big -> tiny -->\n\n<!-- run -->\n```bash\na big b\n```\n"
+        "<!-- run: as it stands -->\n```bash\nbig\n```\n"
+    )
+    everywhere = replacements_of(page)
+    assert [block.prepared(everywhere) for block in blocks_of(page)] == ["a tiny b\n", "big\n"]
+
+
 def test_a_replacement_must_find_something() -> None:
     with pytest.raises(AssertionError, match="nothing to replace"):
         Block(1, "run", ("with a -> b",), "bash", "ls").prepared()
@@ -151,13 +170,6 @@ def test_a_command_that_fails_is_seen(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (tmp_path / "made").exists()
     with pytest.raises(subprocess.CalledProcessError):
         run_command("false | true")
-
-
-@pytest.mark.parametrize("command", NOT_BUILT)
-def test_what_is_called_not_built_is_not(command: str) -> None:
-    with pytest.raises(SystemExit) as leaving:
-        main([*command.split(), "--help"])
-    assert leaving.value.code == 2, f"'{command}' exists now: take it from NOT_BUILT"
 
 
 # The pages
@@ -188,27 +200,29 @@ def test_the_commands_of_a_page_run(
     request: pytest.FixtureRequest,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "tiny-model").symlink_to(tiny_model)
     if folder := os.environ.get("INNERLOOP_DATA"):
         (tmp_path / "datasets").symlink_to(Path(folder).resolve())
     namespace: dict[str, object] = {"__name__": "__main__"}
+    markdown = page.read_text()
+    everywhere = replacements_of(markdown)
+    blocks = [block for block in blocks_of(markdown) if block.verb in ("run", "file")]
+    for old in everywhere:
+        assert any(old in block.text for block in blocks), f"nothing to replace for '{old}'"
     skipped = []
-    for block in blocks_of(page.read_text()):
+    for block in blocks:
         if missing := block.unmet():
             skipped.append(f"line {block.line}: {missing}")
             continue
         if block.verb == "file":
             path = tmp_path / block.clauses[0]
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(block.text)
-        elif block.verb == "run" and block.language == "python":
-            exec(compile(block.prepared(), f"{page.name}:{block.line}", "exec"), namespace)
-        elif block.verb == "run":
-            for command in commands_of(block.prepared()):
+            path.write_text(block.prepared(everywhere))
+        elif block.language == "python":
+            exec(compile(block.prepared(everywhere), f"{page.name}:{block.line}", "exec"), namespace)
+        else:
+            for command in commands_of(block.prepared(everywhere)):
                 print(f"{page.name}:{block.line}: {command}")
-                if any(f"{command} ".startswith(f"innerloop {name} ") for name in NOT_BUILT):
-                    pytest.skip(f"line {block.line}: not built yet: {command}")
                 run_command(command)
     if skipped:
         pytest.skip(f"all ran but {'; '.join(skipped)}")
