@@ -7,7 +7,7 @@ does not split, drop duplicates, add system turns or write (``splits``, ``prepar
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from innerloop.core.errors import InputError
@@ -137,6 +137,26 @@ def choose(
     if not wanted:
         raise InputError("no task is left to prepare; look at --tasks and --skip")
     return {name: _role(name, request, always_held_out) for name in available if name in wanted}
+
+
+def with_usual(
+    request: Request, available: Sequence[str], holdout: Sequence[str], validation: Sequence[str]
+) -> Request:
+    """The request with a preset's usual tasks kept out of training where it does not name its own.
+
+    Args:
+        request: what was asked.
+        available: every task of the preset.
+        holdout: those that are usually held out.
+        validation: those that are usually for validation.
+    """
+
+    def free(names: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:
+        wanted = {*(request.tasks or available)} & {*available} - {*request.skip, *others}
+        return tuple(name for name in names if name in wanted)
+
+    held_out = request.holdout or free(holdout, request.validation)
+    return replace(request, holdout=held_out, validation=request.validation or free(validation, held_out))
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

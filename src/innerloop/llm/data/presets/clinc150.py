@@ -10,14 +10,13 @@ import json
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from math import perm
 from pathlib import Path
 
 from innerloop.core.errors import InputError
 from innerloop.llm.data.catalogue import Clinc150Options
 from innerloop.llm.data.hub import hub_name, hub_records
-from innerloop.llm.data.presets.base import Request, Source, SourceTask, choose, letters
+from innerloop.llm.data.presets.base import Request, Source, SourceTask, choose, letters, with_usual
 from innerloop.llm.data.presets.reading import find_folder
 from innerloop.llm.data.records import Problem
 from innerloop.llm.data.rows import Row, RowFault, make_row, text
@@ -46,7 +45,7 @@ def tasks(request: Request, options: Clinc150Options) -> Source:
         raise InputError("--tasks-per-domain and --eval-tasks-per-domain must be at least 1")
     folder = find_folder(request, "clinc150", DATA_FILE)
     domains = _domains(folder)
-    roles = choose(tuple(domains), _with_defaults(request))
+    roles = choose(tuple(domains), with_usual(request, tuple(domains), HELD_OUT, VALIDATION))
     problems: list[Problem] = []
     pool, test = _read(folder, domains, problems)
     made: list[SourceTask] = []
@@ -64,17 +63,6 @@ def tasks(request: Request, options: Clinc150Options) -> Source:
         problems=tuple(problems),
         reserved=tuple(utterance for utterances in test.values() for utterance in map(_prompt, utterances)),
     )
-
-
-def _with_defaults(request: Request) -> Request:
-    """The request with the usual domains held out where it does not name its own."""
-
-    def usual(domains: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:
-        taken = {*others, *request.skip}
-        return tuple(d for d in domains if d not in taken and (not request.tasks or d in request.tasks))
-
-    holdout = request.holdout or usual(HELD_OUT, request.validation)
-    return replace(request, holdout=holdout, validation=request.validation or usual(VALIDATION, holdout))
 
 
 def _draws(

@@ -5,11 +5,10 @@ in the shots. Many tasks share their inputs; an input stands on the same side of
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from innerloop.core.errors import InputError
 from innerloop.llm.data.catalogue import NoOptions
-from innerloop.llm.data.presets.base import Request, Source, SourceTask, choose
+from innerloop.llm.data.presets.base import Request, Source, SourceTask, choose, with_usual
 from innerloop.llm.data.presets.reading import Collector, Part
 from innerloop.llm.data.rows import Row, make_row, text
 
@@ -51,7 +50,7 @@ def tasks(request: Request, _options: NoOptions) -> Source:
         InputError: without a local copy: the hub has none.
     """
     files = _files(request)
-    roles = choose(tuple(files), _with_defaults(request, tuple(files)))
+    roles = choose(tuple(files), with_usual(request, tuple(files), HELD_OUT, VALIDATION))
     collector = Collector()
     made = tuple(
         SourceTask(name, tuple(collector.read(files[name], _parse)), "exact", role)
@@ -77,17 +76,6 @@ def _files(request: Request) -> dict[str, Part]:
         if found:
             return {path.stem: Part("", None, "", path) for path in sorted(found, key=lambda path: path.stem)}
     raise InputError(f"--source-dir {request.source_dir}: holds no task files ({', '.join(FOLDERS)}/*.json)")
-
-
-def _with_defaults(request: Request, available: tuple[str, ...]) -> Request:
-    wanted = [name for name in request.tasks or available if name in available and name not in request.skip]
-    holdout = request.holdout or tuple(
-        name for name in HELD_OUT if name in wanted and name not in request.validation
-    )
-    validation = request.validation or tuple(
-        name for name in VALIDATION if name in wanted and name not in holdout
-    )
-    return replace(request, holdout=holdout, validation=validation)
 
 
 def _parse(fields: Mapping[str, object]) -> Row:
