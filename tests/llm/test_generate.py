@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
-from transformers import LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
 from innerloop.core.errors import InputError
 from innerloop.llm.generate import generate, generate_ids, stop_ids
@@ -55,6 +55,18 @@ def test_greedy_is_the_plain_loop_whatever_shares_the_batch(
     stops = frozenset(answer[2] for answer in free[:2])
     expected = [reference(model, prompt, stops, 6) for prompt in prompts]
     assert generate_ids(model, prompts, stops, max_new_tokens=6, batch_size=batch_size) == expected
+
+
+def test_absolute_positions_count_from_each_prompts_start() -> None:
+    """Rotary positions are relative and would forgive an offset; GPT-2's are not and would not."""
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=259, n_embd=16, n_layer=2, n_head=2, n_positions=64)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(8)
+    prompts = [[5, 6, 7], [8] * 20, [9, 4, 9, 4, 9]]
+    assert generate_ids(model, prompts, NO_STOP, max_new_tokens=6) == [
+        reference(model, prompt, NO_STOP, 6) for prompt in prompts
+    ]
 
 
 def test_text_answers_are_those_of_single_prompts(model: LlamaForCausalLM) -> None:
