@@ -15,7 +15,18 @@ from typing import NoReturn
 from innerloop import __version__
 from innerloop.core.errors import InnerloopError, InputError, Interrupted
 
-GROUPS = ("experiment", "models", "doctor", "train", "evaluate", "report", "adapt", "generate", "sweep")
+GROUPS = (
+    "experiment",
+    "models",
+    "doctor",
+    "data",
+    "train",
+    "evaluate",
+    "report",
+    "adapt",
+    "generate",
+    "sweep",
+)
 
 EXIT_INPUT_ERROR = 2
 EXIT_INTERRUPTED = 130

@@ -12,11 +12,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export import register_dataclass
 from torch.nn.functional import cross_entropy, pad
 
 from innerloop.core.errors import InputError
 from innerloop.core.task import Batch, MicroBatches, pieces
 from innerloop.llm.data.tokens import TokenBatch
+
+# Lets vmap look into a batch: its fields get the task dimension.
+register_dataclass(TokenBatch)
 
 FLASH = ("flash_attention_2", "flash_attention_3")
 
