@@ -1,5 +1,6 @@
 """The outer loop: tasks -> meta-gradient -> outer optimizer -> tracker, with checkpoints and exact resume."""
 
+import math
 import resource
 import sys
 import time
@@ -230,9 +231,13 @@ class MetaTrainer:
         self, tasks: Sequence[Task], losses: Sequence[TaskLosses], result: MetaGradient
     ) -> None:
         for entry in losses:
-            for what in ("query_loss_before", "support_loss", "query_loss"):
-                if not torch.isfinite(torch.tensor(getattr(entry, what))):
-                    raise NonFiniteError(what.replace("_", " "), entry.task, self.step + 1)
+            for what, value in (
+                ("query loss before adaptation", entry.query_loss_before),
+                ("support loss", entry.support_loss),
+                ("query loss", entry.query_loss),
+            ):
+                if not math.isfinite(value):
+                    raise NonFiniteError(what, entry.task, self.step + 1)
         if not (vector.all_finite(result.gradient) and vector.all_finite(result.rate_gradient)):
             raise NonFiniteError("meta-gradient", ", ".join(task.name for task in tasks), self.step + 1)
 
