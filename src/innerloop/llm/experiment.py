@@ -5,11 +5,18 @@ Each stage finds what an earlier, interrupted run finished and goes on from ther
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from innerloop.core.errors import InputError
-from innerloop.llm.config import Config, ExperimentConfig, MethodConfig, to_yaml, with_overrides
+from innerloop.llm.config import (
+    Config,
+    ExperimentConfig,
+    MethodConfig,
+    method_config,
+    to_yaml,
+    with_overrides,
+)
 from innerloop.llm.data.prepare import prepare
 from innerloop.llm.data.prepared import has_manifest, load_manifest
 from innerloop.llm.evaluate.curves import Progress, evaluate
@@ -116,12 +123,11 @@ def _prepare(experiment: ExperimentConfig, root: Path) -> Path:
 def _settings(config: Config, method: MethodConfig, root: Path, data: Path) -> Config:
     """A method's own settings: the common ones, its overrides, and its place in the experiment's folder."""
     own = [
-        *method.overrides,
         f"data.path={data}",
         f"trainer.experiment_name={method.name}",
         f"trainer.default_local_dir={root / 'train' / method.name}",
     ]
-    return with_overrides(replace(config, experiment=None), own)
+    return with_overrides(method_config(config, method), own)
 
 
 def _evaluation(
