@@ -40,20 +40,27 @@ def register(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 def run_prepare(options: argparse.Namespace) -> None:
     """Prepares a folder and prints what is in it."""
+    from rich.console import Console
+
     from innerloop.llm.data.prepare import prepare
 
     given = {name: value for name, value in vars(options).items() if name in options.names}
-    _print_preparation(prepare(options.preset, given))
+    with Console(stderr=True).status(f"Preparing {options.preset}"):
+        done = prepare(options.preset, given)
+    _print_preparation(done)
 
 
 def run_validate(options: argparse.Namespace) -> None:
     """Checks a folder, prints each task and each finding, and fails if there are findings."""
+    from rich.console import Console
+
     from innerloop.llm.data.rows import RowKeys
     from innerloop.llm.data.validate import load_tokenizer, validate
 
-    tokenizer = load_tokenizer(options.tokenizer) if options.tokenizer else None
     keys = RowKeys(options.prompt_key, options.response_key, options.messages_key)
-    validation = validate(options.directory, tokenizer, keys)
+    with Console(stderr=True).status(f"Checking {options.directory}"):
+        tokenizer = load_tokenizer(options.tokenizer) if options.tokenizer else None
+        validation = validate(options.directory, tokenizer, keys)
     _print_validation(validation)
     validation.require_sound()
     print(f"{options.directory}: sound")
