@@ -69,6 +69,8 @@ MATH_CASES = [
     (r"\boxed{}", "4", WRONG),
     (r"\boxed{\frac{1}{0}}", "4", WRONG),
     ("\\boxed{4\ud800}", "5", WRONG),
+    (r"our answer is $\boxed 9$.", "9", STRICT),
+    (r"\fbox{8} and \fboxed{9}", "9", STRICT),
     (r"\boxed{6}", r"$6$", RIGHT),
     (r"\boxed{6}", r"\boxed{6}", STRICT),
     (r"\boxed{18.90}", r"\$18.90", RIGHT),

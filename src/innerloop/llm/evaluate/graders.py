@@ -77,7 +77,7 @@ def grade_all(
     ]
 
 
-_BOX = re.compile(r"\\f?boxed\s*(?=\{)")
+_BOX = re.compile(r"\\f?boxed(?:\s*(?P<brace>\{)|\s+(?P<bare>[^\s\\{]))")
 # An escaped brace, as around a set, is a character of the answer and opens nothing.
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 
@@ -110,13 +110,15 @@ def _same_box(response: str, answer: str) -> bool:
 
 
 def last_box(text: str) -> str | None:
-    """What the last whole ``\\boxed{...}`` holds, its braces balanced, or None if there is none."""
-    for opening in reversed([match.end() for match in _BOX.finditer(text)]):
+    """What the last whole ``\\boxed{...}`` or ``\\boxed 9`` holds, or None if there is none."""
+    for box in reversed(list(_BOX.finditer(text))):
+        if box["bare"]:
+            return box["bare"]
         depth = 0
-        for brace in _BRACE.finditer(text, opening):
+        for brace in _BRACE.finditer(text, box.start("brace")):
             depth += {"{": 1, "}": -1}.get(brace.group(), 0)
             if depth == 0:
-                return text[opening + 1 : brace.start()]
+                return text[box.end("brace") : brace.start()]
     return None
 
 
