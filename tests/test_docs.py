@@ -289,7 +289,7 @@ class References(HTMLParser):
 def test_the_site_builds_strictly_and_fetches_nothing(tmp_path: Path) -> None:
     site = tmp_path / "site"
     outcome = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(site)],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site)],
         cwd=ROOT,
         env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
