@@ -6,6 +6,7 @@ Every group is one module with ``register(groups)``; it imports what it runs onl
 
 import argparse
 import importlib
+import logging
 import sys
 import traceback
 import warnings
@@ -30,6 +31,15 @@ GROUPS = (
 
 EXIT_INPUT_ERROR = 2
 EXIT_INTERRUPTED = 130
+
+
+class StderrHandler(logging.Handler):
+    """Shows what the package logs as plain lines on standard error, whatever that is at the moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints one line."""
+        level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        print(f"innerloop: {level}{record.getMessage()}", file=sys.stderr)
 
 
 class Parser(argparse.ArgumentParser):
@@ -58,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     options = build_parser().parse_args(words)
+    show_what_is_logged()
     warnings.formatwarning = warning_line
     # What libraries announce to their developers is nothing to a user.
     for category in (DeprecationWarning, FutureWarning):
@@ -73,6 +84,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"innerloop: error: {one_line(error)}", file=sys.stderr)
         return EXIT_INPUT_ERROR if isinstance(error, InputError | OSError) else 1
     return 0
+
+
+def show_what_is_logged() -> None:
+    """Sends the package's log to standard error, once however often a command is run in a process."""
+    logger = logging.getLogger("innerloop")
+    if not any(isinstance(handler, StderrHandler) for handler in logger.handlers):
+        logger.addHandler(StderrHandler())
+        logger.setLevel(logging.INFO)
 
 
 def warning_line(

@@ -65,10 +65,13 @@ class Comparison:
         gain: the mean difference with its t interval, positive where the challenger is better whichever way
             the metric points.
         bootstrap: the same mean with its BCa bootstrap interval.
-        better, worse, equal: numbers of tasks by the sign of the difference.
+        better: number of tasks on which the challenger is ahead.
+        worse: number of tasks on which it is behind.
+        equal: number of tasks without a difference.
         permutation: the test the verdict rests on.
         corrected_p: the permutation test's p-value after Holm's correction over its family.
-        t_test, wilcoxon: the same differences under other assumptions.
+        t_test: the same differences, taken as normal.
+        wilcoxon: the same differences by their ranks.
         effect: Hedges' g_z of the differences.
     """
 
