@@ -1,5 +1,7 @@
 """Inner rules against PyTorch's own optimizers, clipping against its clipping, and the learned rates."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -32,22 +34,19 @@ def ours(
     return point, state
 
 
-def pytorch(
-    make: type[torch.optim.SGD] | type[torch.optim.Adam],
-    start: Params,
-    gradients: list[Params],
-    max_norm: float | None = None,
-    **options: float | tuple[float, float],
-) -> Params:
+Make = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+
+
+def pytorch(make: Make, start: Params, gradients: list[Params], max_norm: float | None = None) -> Params:
     parameters = {name: nn.Parameter(tensor.clone()) for name, tensor in start.items()}
-    optimizer = make(parameters.values(), **options)
+    optimizer = make(list(parameters.values()))
     for gradient in gradients:
         for name, p in parameters.items():
             p.grad = gradient[name].clone()
         if max_norm is not None:
             nn.utils.clip_grad_norm_(parameters.values(), max_norm)
         optimizer.step()
-    return vector.detached(parameters)
+    return {name: p.detach() for name, p in parameters.items()}
 
 
 @settings(max_examples=15, deadline=None)
@@ -56,7 +55,7 @@ def test_sgd_is_pytorchs(shapes: list[tuple[int, ...]], seed: int, steps: int, r
     start, gradients = vectors(shapes, seed), [vectors(shapes, seed + 1 + k) for k in range(steps)]
     got, state = ours(SGD(), start, gradients, LearningRates(rate, list(start), steps))
     torch.testing.assert_close(
-        got, pytorch(torch.optim.SGD, start, gradients, lr=rate), rtol=1e-12, atol=1e-12
+        got, pytorch(lambda p: torch.optim.SGD(p, lr=rate), start, gradients), rtol=1e-12, atol=1e-12
     )
     assert state == {}
 
@@ -74,7 +73,7 @@ def test_adam_is_pytorchs(
 ) -> None:
     start, gradients = vectors(shapes, seed), [vectors(shapes, seed + 1 + k, size) for k in range(steps)]
     rates = LearningRates(0.01, list(start), steps)
-    wanted = pytorch(torch.optim.Adam, start, gradients, lr=0.01, betas=betas)
+    wanted = pytorch(lambda p: torch.optim.Adam(p, lr=0.01, betas=betas), start, gradients)
     torch.testing.assert_close(
         ours(Adam(betas, eps_root=0.0), start, gradients, rates)[0], wanted, rtol=1e-9, atol=1e-12
     )
@@ -91,10 +90,10 @@ def test_clipped_rules_clip_as_pytorch_does() -> None:
     gradients = [vectors(shapes, 2 + k, size) for k, size in enumerate((5.0, 0.01, 1.0))]
     rates = LearningRates(0.1, list(start), 3)
     sgd = ours(SGD(max_norm=0.7), start, gradients, rates)[0]
-    wanted = pytorch(torch.optim.SGD, start, gradients, max_norm=0.7, lr=0.1)
+    wanted = pytorch(lambda p: torch.optim.SGD(p, lr=0.1), start, gradients, max_norm=0.7)
     torch.testing.assert_close(sgd, wanted, rtol=1e-5, atol=1e-6)
     adam = ours(Adam(max_norm=0.7), start, gradients, rates)[0]
-    wanted = pytorch(torch.optim.Adam, start, gradients, max_norm=0.7, lr=0.1)
+    wanted = pytorch(lambda p: torch.optim.Adam(p, lr=0.1), start, gradients, max_norm=0.7)
     torch.testing.assert_close(adam, wanted, rtol=1e-5, atol=1e-6)
 
 

@@ -64,7 +64,7 @@ def fine_tuned_copy(family: Family, task: FixedTask, rate: float) -> nn.Module:
         gradient = plain_gradient(family, module, batch)
         with torch.no_grad():
             for p, g in zip((p for p in module.parameters() if p.requires_grad), gradient, strict=True):
-                p -= rate * g
+                p.sub_(rate * g)
     return module
 
 

@@ -5,6 +5,7 @@ import torch
 
 from innerloop.core import params as vector
 from innerloop.core.errors import InputError, NonFiniteError, missing_extra
+from innerloop.core.learner.vmapped import stack_batches
 from innerloop.core.params import Params
 from innerloop.core.task import Batch, FixedTask, MicroBatches, TaskStack, pieces
 
@@ -35,7 +36,7 @@ class Echo:
 
 
 def test_a_stack_asks_every_task_with_its_own_parameters() -> None:
-    stack = TaskStack([Echo("a"), Echo("b")], torch.stack)
+    stack = TaskStack([Echo("a"), Echo("b")], stack_batches)
     params = {"w": torch.tensor([[1.0, 2.0], [3.0, 4.0]])}
     assert stack.name == "a, b"
     assert torch.equal(stack.support(10, params), params["w"] + 10)
