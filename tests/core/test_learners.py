@@ -213,6 +213,39 @@ def test_a_batch_without_pieces_is_refused() -> None:
         FunctionalLearner(built.module, built.objective).gradient(built.theta(), MicroBatches())
 
 
+# Using a point
+
+
+@pytest.mark.parametrize("make", [FunctionalLearner, InPlaceLearner])
+def test_the_module_can_be_used_at_a_point(make: type[FunctionalLearner] | type[InPlaceLearner]) -> None:
+    built = lora_family()
+    learner, batch, theta = make(built.module, built.objective), built.draw(1, 1).query_batch, built.theta()
+    point = moved(built)
+    with learner.excursion():
+        loss = learner.run_at(point, lambda: built.objective(built.module, batch).detach())
+        torch.testing.assert_close(loss, learner.loss(point, batch), rtol=0, atol=0)
+    assert distance(built.theta(), theta) == 0
+    learner.commit(point)
+    assert distance(built.theta(), point) == 0
+    torch.testing.assert_close(built.objective(built.module, batch).detach(), loss, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("make", [FunctionalLearner, InPlaceLearner])
+def test_an_inner_loop_can_be_watched(make: type[FunctionalLearner] | type[InPlaceLearner]) -> None:
+    built = quadratic_family()
+    learner, task, seen = make(built.module, built.objective), built.draw(1, 3), []
+    with learner.excursion() as theta:
+        wanted = [learner.loss(theta, task.support_batches[0])]
+
+        def watch(taken: int, loss: Tensor, point: dict[str, Tensor]) -> None:
+            seen.append((taken, float(loss)))
+            if taken < 3:
+                wanted.append(learner.loss(point, task.support_batches[taken]))
+
+        InnerLoop(SGD(), fixed_rates(built, 3), 3).run(learner, task, theta, watch=watch)
+    assert seen == [(step + 1, float(loss)) for step, loss in enumerate(wanted)]
+
+
 # What cannot be done is said in one line
 
 
