@@ -103,7 +103,8 @@ def token_loss(module: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     """
     ids, tokens_in_batch = batch
     rows, length = ids.shape
-    hidden = torch.full((length, length), torch.finfo(torch.float64).min, dtype=torch.float64).triu(1)
+    dtype = next(module.parameters()).dtype
+    hidden = torch.full((length, length), torch.finfo(dtype).min, dtype=dtype).triu(1)
     logits = module(
         input_ids=ids,
         position_ids=torch.arange(length).expand(rows, length),

@@ -177,7 +177,9 @@ class Learner(ABC):
     def _central_hessian_product(self, params: Params, batch: Batch, direction: Params) -> Params:
         """(∇S(θ + εu) − ∇S(θ − εu)) / 2ε, with ‖εu‖ a fixed small share of ‖θ‖ (Liu 2019; Choe 2023)."""
         point = self.keep(params)
-        share = torch.finfo(next(iter(point.values())).dtype).eps ** 0.5
+        # Gradients are as coarse as the coarsest weights, be they frozen and the adapters float32.
+        weights = (p for p in self.module.parameters() if p.is_floating_point())
+        share = max(torch.finfo(p.dtype).eps for p in weights) ** 0.5
 
         def width(at: Params, along: Params) -> Tensor:
             length, size = vector.norm(along), vector.norm(at)
