@@ -159,7 +159,7 @@ def test_theta_is_restored_wherever_the_objective_raises(strategy: str, learner:
 # Micro-batches
 
 
-@pytest.mark.parametrize("cuts", [(4,), (1, 3), (2, 1, 1)])
+@pytest.mark.parametrize("cuts", [(1, 3), (2, 1, 1)])
 @pytest.mark.parametrize(
     ("make", "hessian_product"),
     [
