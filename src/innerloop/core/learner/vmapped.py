@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -83,13 +84,19 @@ class VmapLearner(FunctionalLearner):
     def _gradient(self, params: Params, piece: Batch, create_graph: bool) -> tuple[Tensor, Params]:
         if create_graph:
             # PyTorch 2.13 differentiates vmap(grad(...)) of an affine layer or batch norm wrongly, and
-            # silently: https://github.com/pytorch/functorch/issues/534. Inside vmap it does so rightly.
-            raise InputError(
-                "unrolling needs a functional learner with one task at once; the adjoint does not"
-            )
+            # silently, from outside the vmap: https://github.com/pytorch/functorch/issues/534.
+            return self._one_after_another(params, piece)
         single_loss = super()._loss
         gradient, loss = vmap(grad_and_value(single_loss))(params, piece)
         return loss.detach(), vector.detached(gradient)
+
+    def _one_after_another(self, params: Params, piece: Batch) -> tuple[Tensor, Params]:
+        losses, gradients = [], []
+        for i, point in enumerate(self.unbundle(params)):
+            loss, gradient = super()._gradient(point, tree_map(itemgetter(i), piece), create_graph=True)
+            losses.append(loss)
+            gradients.append(gradient)
+        return torch.stack(losses), stack_batches(gradients)
 
     def _reverse_hessian_product(self, params: Params, piece: Batch, direction: Params) -> Params:
         single_loss = super()._loss
