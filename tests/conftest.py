@@ -4,6 +4,7 @@ Nothing about a domain lives here; fixtures for tiny models and tasks stand besi
 """
 
 import importlib.util
+import logging
 import os
 import random
 import socket
@@ -76,6 +77,16 @@ def seeded() -> Iterator[None]:
     dtype = torch.get_default_dtype()
     yield
     torch.set_default_dtype(dtype)
+
+
+@pytest.fixture(autouse=True)
+def quiet_log() -> Iterator[None]:
+    """Takes back what running a command in this process does to the package's log."""
+    logger = logging.getLogger("innerloop")
+    handlers, level = list(logger.handlers), logger.level
+    yield
+    logger.handlers[:] = handlers
+    logger.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

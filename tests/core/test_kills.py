@@ -2,9 +2,11 @@
 
 import itertools
 import os
+import random
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ from typing import Any
 import pytest
 
 from core.checkpoints import content_of, names, writer
-from innerloop.core.checkpoint import CheckpointFolder
+from core.toy import assert_same_state, rows
+from core.victim import MODEL, PAUSE, started, train_slowly, watched
+from innerloop.core.checkpoint import CheckpointFolder, RunState
 
 
 @pytest.fixture
@@ -136,3 +140,50 @@ def test_a_kill_while_recovering_from_a_kill_leaves_whole_checkpoints(folder: Pa
         assert_whole(checkpoints, {"new", "old 2"})
         assert names(folder) == {"step_1", "step_2", "latest"}
     assert len(seen) > 3
+
+
+# A run killed anywhere
+
+KILLS = 10
+TOTAL_STEPS = 3 * KILLS + 5  # each attempt gets three steps further at most
+
+
+def assert_run_is_whole(folder: Path) -> None:
+    """``latest`` and every checkpoint can be loaded, and the metrics can be read."""
+    checkpoints = CheckpointFolder(folder)
+    for step in checkpoints.steps():
+        checkpoint = checkpoints.path(step)
+        assert RunState.read(checkpoint).values["step"] == step
+        assert (checkpoint / MODEL).read_text() == f"the model of step {step}"
+    if checkpoints.steps():
+        newest = (folder / "latest").resolve(strict=True)
+        assert newest == checkpoints.latest()
+        assert (newest / MODEL).exists()
+    rows(folder)
+
+
+def test_ten_kills_and_resumes_end_where_an_uninterrupted_run_does(tmp_path: Path) -> None:
+    chance = random.Random(2)
+    folder = tmp_path / "killed"
+    while_writing = 0
+    for kill in range(KILLS):
+        with started(train_slowly, folder, TOTAL_STEPS) as (process, channel):
+            moment = ("writing", "drawing", "adapting")[kill % 3]
+            for _ in range(chance.randint(1, 3)):
+                while not channel.recv().startswith(moment):
+                    pass
+            time.sleep(chance.uniform(0, 1.5 * PAUSE))
+            process.kill()
+            process.join()
+            assert process.exitcode == -signal.SIGKILL
+        while_writing += any(name.endswith(".writing") for name in names(folder))
+        assert_run_is_whole(folder)
+    assert while_writing > 0
+    assert 0 < CheckpointFolder(folder).steps()[-1] < TOTAL_STEPS
+
+    straight = watched(tmp_path / "straight", TOTAL_STEPS, lambda _where: None).trainer().fit()
+    resumed = watched(folder, TOTAL_STEPS, lambda _where: None).trainer().fit()
+    assert_same_state(resumed, straight)
+    assert rows(folder) == rows(tmp_path / "straight")
+    assert_run_is_whole(folder)
+    assert not hidden(folder)
