@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from innerloop.core.errors import InputError
+from innerloop.llm.data.rows import make_row
+from innerloop.llm.data.tokens import tokenize
 from innerloop.llm.lora import LoraSpec, attach_lora
 from innerloop.llm.model import ModelSpec, load_model
 from tiny_llama import save_tiny_llama, tiny_llama, tiny_tokenizer
@@ -176,6 +178,15 @@ def test_an_adapter_brings_its_own_tokenizer(spec: ModelSpec, adapter: Path) -> 
     tokenizer.chat_template = "{{ 'own' }}"
     tokenizer.save_pretrained(adapter)
     assert load_model(replace(spec, name=str(adapter))).tokenizer.chat_template == "{{ 'own' }}"
+
+
+def test_the_chat_template_can_be_left_out(spec: ModelSpec, tmp_path: Path) -> None:
+    plain = load_model(replace(spec, use_chat_template=False)).tokenizer
+    row = make_row("a b", "c", None, {})
+    assert plain.decode(tokenize(row, plain, 64).input_ids) == f"a b\nc{plain.eos_token}"
+    plain.save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path).chat_template is None  # so an artifact stays plain
+    assert load_model(spec).tokenizer.chat_template is not None
 
 
 def without_a_tensor(folder: Path) -> None:

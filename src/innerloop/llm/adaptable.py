@@ -90,7 +90,7 @@ def load_adaptable(
         spec = replace(spec, lora=None)
     loaded = load_source(source, spec, "train")
     if tokenizer_path is not None:
-        loaded = replace(loaded, tokenizer=_tokenizer(tokenizer_path))
+        loaded = replace(loaded, tokenizer=_tokenizer(tokenizer_path, config.data.use_chat_template))
     return Adaptable(
         loaded=loaded,
         config=config,
@@ -101,7 +101,7 @@ def load_adaptable(
     )
 
 
-def _tokenizer(path: str) -> PreTrainedTokenizerBase:
+def _tokenizer(path: str, use_chat_template: bool) -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -110,4 +110,6 @@ def _tokenizer(path: str) -> PreTrainedTokenizerBase:
         ) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if not use_chat_template:
+        tokenizer.chat_template = None
     return tokenizer

@@ -141,6 +141,7 @@ def model_spec(config: Config) -> ModelSpec:
         attn_implementation=attention_for(config),
         gradient_checkpointing=model.enable_gradient_checkpointing,
         trust_remote_code=model.trust_remote_code,
+        use_chat_template=config.data.use_chat_template,
         lora=lora,
         device=config.trainer.device,
         strict_device=config.trainer.strict_device,

@@ -42,6 +42,7 @@ class ModelSpec:
         attn_implementation: ``auto``, ``eager``, ``sdpa`` or ``flash_attention_2``.
         gradient_checkpointing: whether training recomputes activations instead of keeping them.
         trust_remote_code: whether Python files that come with the model may run.
+        use_chat_template: whether the tokenizer keeps its chat template; without it rows are plain text.
         lora: the adapter to train; none trains all parameters.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         strict_device: whether a device that is absent is an error instead of a warning.
@@ -52,6 +53,7 @@ class ModelSpec:
     attn_implementation: str = "auto"
     gradient_checkpointing: bool = False
     trust_remote_code: bool = False
+    use_chat_template: bool = True
     lora: LoraSpec | None = None
     device: str = "auto"
     strict_device: bool = False
@@ -165,6 +167,8 @@ def _load_tokenizer(source: Source, base: Source, spec: ModelSpec) -> PreTrained
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # padding is masked by position, so any token will do
+    if not spec.use_chat_template:
+        tokenizer.chat_template = None
     return tokenizer
 
 

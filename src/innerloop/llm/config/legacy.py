@@ -53,7 +53,7 @@ WITHOUT_EFFECT: Mapping[str, str] = MappingProxyType(
         "data.micro_batch_size_per_gpu": "data.micro_batch_tokens bounds the memory of a batch",
         "data.prompt_dict_keys": "name the column in data.prompt_key",
         "data.response_dict_keys": "name the column in data.response_key",
-        "data.chat_template": "the tokenizer's own chat template is used",
+        "data.chat_template": "data.use_chat_template keeps or drops the tokenizer's own",
         "data.custom_cls": "rows are read in the formats of 'innerloop data'",
         "data.multiturn": "rows with a messages column are read as conversations",
         "data.num_workers": "rows are tokenized once, before training",

@@ -98,6 +98,7 @@ class DataConfig:
     prompt_key: Text
     response_key: Text
     messages_key: Text
+    use_chat_template: bool
     pad_mode: Literal["padding", "no_padding"]
     use_dynamic_bsz: bool
     micro_batch_tokens: Count | None
