@@ -20,7 +20,9 @@ SamplerState = dict[str, int]
 def derive_seed(*parts: int | str) -> int:
     """A 63-bit seed from any number of parts; different parts give independent seeds."""
     text = "\x1f".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    # A folder whose name is no valid text reaches Python as surrogates, and names are parts of seeds.
+    data = text.encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.sha256(data).digest()[:8], "big") >> 1
 
 
 class IndexStream:
