@@ -16,21 +16,16 @@ from core.toy import (
     rows,
     sources,
 )
+from innerloop.core import params as vector
 from innerloop.core.checkpoint import RunState
 from innerloop.core.errors import InputError, NonFiniteError
 from innerloop.core.inner import SGD
 from innerloop.core.learner import FunctionalLearner
 from innerloop.core.metagrad import FirstOrder
-from innerloop.core.params import Params
 from innerloop.core.sampler import EpisodeSampler
 from innerloop.core.task import FixedTask
 from innerloop.core.tracking import JsonlTracker
 from innerloop.core.trainer import MetaTrainer, OuterSettings, RunSettings
-
-
-def parameters(trainer: MetaTrainer) -> Params:
-    return {name: tensor.detach().clone() for name, tensor in trainer.learner.theta.items()}
-
 
 # Numbers that are not finite
 
@@ -73,7 +68,7 @@ def test_the_sick_task_is_named(tmp_path: Path, objective: Objective, what: str,
     assert (caught.value.what, caught.value.task, caught.value.step) == (what, task, 1)
     assert "step 0 is saved in" in str(caught.value)
     assert RunState.read(tmp_path / "latest").tensors["theta/weight"].tolist() == [[1.0, 1.0]]
-    assert parameters(trainer)["weight"].tolist() == [[1.0, 1.0]]
+    assert vector.cloned(trainer.learner.theta)["weight"].tolist() == [[1.0, 1.0]]
 
 
 def test_a_norm_that_overflows_is_refused(tmp_path: Path) -> None:

@@ -38,10 +38,6 @@ from innerloop.core.trainer import MetaTrainer, OuterSettings, RunSettings
 SGD_STEP = OuterSettings(0.5, 1, "sgd")
 
 
-def parameters(trainer: MetaTrainer) -> Params:
-    return {name: tensor.detach().clone() for name, tensor in trainer.learner.theta.items()}
-
-
 def meta_gradients(setup: Setup, count: int) -> list[Params]:
     """The meta-gradients of the first tasks a run would draw, each by itself."""
     trainer = setup.trainer()
@@ -57,9 +53,9 @@ def test_one_step_is_the_mean_meta_gradient_over_the_tasks(tmp_path: Path) -> No
     setup = Setup(tmp_path, outer=SGD_STEP)
     gradients = meta_gradients(setup, 3)
     trainer = setup.trainer()
-    before = parameters(trainer)
+    before = vector.cloned(trainer.learner.theta)
     trainer.fit()
-    for name, after in parameters(trainer).items():
+    for name, after in vector.cloned(trainer.learner.theta).items():
         mean = torch.stack([gradient[name] for gradient in gradients]).mean(0)
         torch.testing.assert_close(after, before[name] - 0.5 * mean)
 
@@ -74,9 +70,9 @@ def test_a_task_drawn_twice_in_a_meta_batch_counts_twice_and_is_reported_once(tm
     first, second = meta_gradients(setup, 2)
     assert not torch.equal(first["bias"], second["bias"])  # two episodes of one task
     trainer = setup.trainer()
-    before = parameters(trainer)
+    before = vector.cloned(trainer.learner.theta)
     trainer.fit()
-    for name, after in parameters(trainer).items():
+    for name, after in vector.cloned(trainer.learner.theta).items():
         torch.testing.assert_close(after, before[name] - 0.25 * (first[name] + second[name]))
     (row,) = rows(tmp_path)
     assert row["twice/query_loss"] == row["meta/loss"]
@@ -100,9 +96,9 @@ def test_reptile_under_plain_sgd_moves_by_epsilon_towards_the_mean_adapted_point
         with trainer.learner.excursion() as theta:
             adapted.append(trainer.strategy.inner.run(trainer.learner, task, theta).params)
     trainer = setup.trainer()
-    before = parameters(trainer)
+    before = vector.cloned(trainer.learner.theta)
     trainer.fit()
-    for name, after in parameters(trainer).items():
+    for name, after in vector.cloned(trainer.learner.theta).items():
         towards = sum(phi[name] - before[name] for phi in adapted) / len(adapted)
         assert torch.equal(after, before[name] + epsilon * towards)
         assert not torch.equal(after, before[name])
@@ -115,10 +111,13 @@ def test_the_norm_is_reported_before_clipping(tmp_path: Path, clip_norm: float |
     mean = {name: torch.stack([g[name] for g in gradients]).mean(0) for name in gradients[0]}
     norm = float(vector.norm(mean))
     trainer = setup.trainer()
-    before = parameters(trainer)
+    before = vector.cloned(trainer.learner.theta)
     trainer.fit()
     moved = math.sqrt(
-        sum(float((t - before[name]).square().sum()) for name, t in parameters(trainer).items())
+        sum(
+            float((t - before[name]).square().sum())
+            for name, t in vector.cloned(trainer.learner.theta).items()
+        )
     )
     (row,) = rows(tmp_path)
     assert row["meta/grad_norm"] == pytest.approx(norm, rel=1e-5)
@@ -247,7 +246,7 @@ def test_joint_training_reports_the_mean_loss_of_all_its_batches(tmp_path: Path)
     setup = Setup(tmp_path, lambda module: Joint(inner_loop(module, SGD())), outer=SGD_STEP)
     trainer = setup.trainer()
     losses = [
-        float(trainer.learner.loss(parameters(trainer), batch))
+        float(trainer.learner.loss(vector.cloned(trainer.learner.theta), batch))
         for task in setup.trainer().sampler.sample()
         for batch in (*task.support_batches, task.query_batch)  # type: ignore[attr-defined]
     ]

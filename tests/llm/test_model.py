@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from innerloop.core.errors import InputError
+from innerloop.llm.adaptable import load_adaptable
+from innerloop.llm.config import load_config
 from innerloop.llm.data.rows import make_row
 from innerloop.llm.data.tokens import tokenize
 from innerloop.llm.lora import LoraSpec, attach_lora
@@ -187,6 +189,18 @@ def test_the_chat_template_can_be_left_out(spec: ModelSpec, tmp_path: Path) -> N
     plain.save_pretrained(tmp_path)
     assert AutoTokenizer.from_pretrained(tmp_path).chat_template is None  # so an artifact stays plain
     assert load_model(spec).tokenizer.chat_template is not None
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_another_tokenizer_is_laid_out_as_the_settings_say(folder: Path, tmp_path: Path, kept: bool) -> None:
+    tiny_tokenizer().save_pretrained(tmp_path / "other")
+    words = [f"model.partial_pretrain={folder}", f"data.use_chat_template={str(kept).lower()}"]
+    model = load_adaptable(
+        str(folder), load_config(overrides=words), "cpu", tokenizer_path=str(tmp_path / "other")
+    )
+    assert (model.loaded.tokenizer.chat_template is not None) == kept
+    with pytest.raises(InputError, match="nowhere holds no tokenizer that can be loaded"):
+        load_adaptable(str(folder), device="cpu", tokenizer_path=str(tmp_path / "nowhere"))
 
 
 def without_a_tensor(folder: Path) -> None:

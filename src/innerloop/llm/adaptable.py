@@ -4,16 +4,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
-
-from innerloop.core.errors import InputError
 from innerloop.core.inner_loop import InnerLoop
 from innerloop.core.learner import Learner
 from innerloop.llm.algorithms import build_inner_loop, build_learner, model_spec, take_up_rates
 from innerloop.llm.artifact_info import ArtifactInfo
 from innerloop.llm.config import Config, config_from_dict, load_config
 from innerloop.llm.episodes import batcher_of
-from innerloop.llm.model import LoadedModel, load_source
+from innerloop.llm.model import LoadedModel, load_source, load_tokenizer
 from innerloop.llm.sources import find_model
 from innerloop.llm.tasks import Batcher
 
@@ -90,7 +87,7 @@ def load_adaptable(
         spec = replace(spec, lora=None)
     loaded = load_source(source, spec, "train")
     if tokenizer_path is not None:
-        loaded = replace(loaded, tokenizer=_tokenizer(tokenizer_path, config.data.use_chat_template))
+        loaded = replace(loaded, tokenizer=load_tokenizer(tokenizer_path, spec))
     return Adaptable(
         loaded=loaded,
         config=config,
@@ -99,17 +96,3 @@ def load_adaptable(
         batcher=batcher_of(config, loaded.tokenizer, loaded.device),
         folder=source.folder,
     )
-
-
-def _tokenizer(path: str, use_chat_template: bool) -> PreTrainedTokenizerBase:
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"--tokenizer-path {path}: no tokenizer can be loaded from there ({error})"
-        ) from error
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    if not use_chat_template:
-        tokenizer.chat_template = None
-    return tokenizer

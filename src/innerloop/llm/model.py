@@ -118,7 +118,7 @@ def load_source(source: Source, spec: ModelSpec, adapter: Adapter) -> LoadedMode
         model = _take_up_adapter(plain, base, source, spec, adapter)
     elif spec.lora is not None:
         model = attach_lora(plain, spec.lora, base.reference)
-    tokenizer = _load_tokenizer(source, base, spec)
+    tokenizer = load_tokenizer(source.folder if _has_tokenizer(source.folder) else base.folder, spec)
     _check_vocabulary(model, tokenizer, source)
     if spec.gradient_checkpointing:
         _recompute_activations(plain)
@@ -155,8 +155,12 @@ def _load_base(base: Source, spec: ModelSpec, device: torch.device) -> PreTraine
     return model
 
 
-def _load_tokenizer(source: Source, base: Source, spec: ModelSpec) -> PreTrainedTokenizerBase:
-    folder = source.folder if _has_tokenizer(source.folder) else base.folder
+def load_tokenizer(folder: Path | str, spec: ModelSpec) -> PreTrainedTokenizerBase:
+    """A tokenizer with an end-of-sequence and a padding token, without its chat template if so specified.
+
+    Raises:
+        InputError: if none can be loaded from there, or it cannot end a sequence.
+    """
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
