@@ -185,7 +185,7 @@ def test_an_adapter_brings_its_own_tokenizer(spec: ModelSpec, adapter: Path) -> 
 def test_the_chat_template_can_be_left_out(spec: ModelSpec, tmp_path: Path) -> None:
     plain = load_model(replace(spec, use_chat_template=False)).tokenizer
     row = make_row("a b", "c", None, {})
-    assert plain.decode(tokenize(row, plain, 64).input_ids) == f"a b\nc{plain.eos_token}"
+    assert plain.decode(tokenize(row, plain, 64).input_ids) == f"a b c{plain.eos_token}"
     plain.save_pretrained(tmp_path)
     assert AutoTokenizer.from_pretrained(tmp_path).chat_template is None  # so an artifact stays plain
     assert load_model(spec).tokenizer.chat_template is not None

@@ -25,6 +25,7 @@ def batcher_of(config: Config, tokenizer: PreTrainedTokenizerBase, device: torch
         truncation=data.truncation,
         packed=data.pad_mode == "no_padding",
         micro_tokens=data.micro_batch_tokens if data.use_dynamic_bsz else None,
+        append_eos=data.append_eos,
     )
 
 

@@ -16,7 +16,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from innerloop.core.errors import InputError
 from innerloop.llm.data.rows import Message, Row
-from innerloop.llm.data.tokens import tokenize_prompt
+from innerloop.llm.data.tokens import decode_answer, tokenize_prompt
 
 
 def generate(
@@ -57,7 +57,7 @@ def generate(
         seed,
         batch_size,
     )
-    return [str(tokenizer.decode(answer, skip_special_tokens=True)) for answer in answers]
+    return [decode_answer(answer, tokenizer) for answer in answers]
 
 
 def generate_ids(

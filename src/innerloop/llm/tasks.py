@@ -25,6 +25,7 @@ class Batcher:
         truncation: what happens to longer rows.
         packed: lay rows end to end instead of padding them.
         micro_tokens: the most tokens in a piece of a batch; ``None`` for no limit.
+        append_eos: whether answers end with EOS, which is learned with them.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -33,6 +34,7 @@ class Batcher:
     truncation: Truncation = "error"
     packed: bool = False
     micro_tokens: int | None = None
+    append_eos: bool = True
 
     def tokenize(self, rows: Sequence[Row], where: str) -> list[TokenizedRow]:
         """The rows as tokens. An error says which row it was."""
@@ -41,7 +43,7 @@ class Batcher:
     def tokenize_row(self, row: Row, where: str) -> TokenizedRow:
         """One row as tokens; ``where`` it stands begins the line of an error."""
         try:
-            return tokenize(row, self.tokenizer, self.max_length, self.truncation)
+            return tokenize(row, self.tokenizer, self.max_length, self.truncation, append_eos=self.append_eos)
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
 

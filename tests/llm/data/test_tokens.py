@@ -10,6 +10,7 @@ from innerloop.llm.data.rows import Message, Row, make_row
 from innerloop.llm.data.tokens import (
     NoTargetError,
     TokenizedRow,
+    decode_answer,
     token_count,
     tokenize,
     tokenize_prompt,
@@ -104,7 +105,15 @@ def test_without_a_template_the_text_is_plain() -> None:
     row = tokenize(
         chat(("user", "u"), ("assistant", "a"), ("user", "v"), ("assistant", "b")), tokenizer, LONG
     )
-    assert marked(row, tokenizer) == f"u\n[a{END}]v\n[b{END}]"
+    assert marked(row, tokenizer) == f"u[ a{END}]v[ b{END}]"
+
+
+def test_plain_text_needs_no_second_space_and_breaks_the_line_between_questions() -> None:
+    tokenizer = with_template(None)
+    row = tokenize(chat(("system", "s"), ("user", "u\n"), ("assistant", "a")), tokenizer, LONG)
+    assert marked(row, tokenizer) == f"s\nu\n[a{END}]"
+    assert decode_answer(tokenizer.encode(" a"), tokenizer) == "a"
+    assert decode_answer(TOKENIZER.encode(" a"), TOKENIZER) == " a", "what a chat answers is left as it is"
 
 
 def test_without_a_template_the_tokenizers_own_bos_comes_first() -> None:
@@ -115,12 +124,22 @@ def test_without_a_template_the_tokenizers_own_bos_comes_first() -> None:
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single=f"{START} $A", special_tokens=[bos]
     )
-    assert marked(tokenize(make_row("u", "a"), tokenizer, LONG), tokenizer) == f"{START}u\n[a{END}]"
+    assert marked(tokenize(make_row("u", "a"), tokenizer, LONG), tokenizer) == f"{START}u[ a{END}]"
 
 
 def test_an_answer_that_ends_in_eos_gets_no_second_one() -> None:
     row = tokenize(make_row("u", f"a{END}"), TOKENIZER, LONG)
     assert marked(row).endswith(f"[a{END}]")
+
+
+def test_answers_of_known_length_can_do_without_eos() -> None:
+    row = tokenize(make_row("u", "a"), TOKENIZER, LONG, append_eos=False)
+    assert marked(row) == f"{START}user\nu{END}\n{START}assistant\n[a]"
+    plain = with_template(None)
+    turns = (("user", "u"), ("assistant", "a"), ("user", "v"), ("assistant", "b"))
+    assert marked(tokenize(chat(*turns), plain, LONG, append_eos=False), plain) == f"u[ a]\n\nv[ b]"
+    context = tokenize_prompt(chat(*turns), plain, append_eos=False)
+    assert plain.decode(context) == "u a\n\nv"
 
 
 def test_a_tokenizer_without_eos_is_refused() -> None:

@@ -99,6 +99,7 @@ class DataConfig:
     response_key: Text
     messages_key: Text
     use_chat_template: bool
+    append_eos: bool
     pad_mode: Literal["padding", "no_padding"]
     use_dynamic_bsz: bool
     micro_batch_tokens: Count | None

@@ -79,13 +79,15 @@ def tokenize(
     max_length: int,
     truncation: Truncation = "error",
     last_answer_only: bool = False,
+    append_eos: bool = True,
 ) -> TokenizedRow:
     """Tokenises one row the way verl does: prompt and response apart, then joined, then EOS once.
 
     The turns go through the tokenizer's chat template, with its generation prompt before each answer. Of a
     chat of several turns every answer is learned, with the token that ends it. A tokenizer without a chat
-    template gets plain text: each turn that is no answer followed by a line break, each answer by EOS, and a
-    BOS in front where the tokenizer itself puts one.
+    template gets plain text in the manner of lm-evaluation-harness: a space before each answer (none after
+    white space), EOS after it, line breaks between other turns, and a BOS in front where the tokenizer itself
+    puts one.
 
     Args:
         row: the example.
@@ -94,6 +96,8 @@ def tokenize(
         truncation: what happens to a longer row: ``left`` cuts its beginning, ``right`` its end, ``error``
             raises.
         last_answer_only: leaves earlier answers of the chat unlearned (the shots of an in-context prompt).
+        append_eos: whether EOS ends the last answer, and in plain text the earlier ones, where an empty line
+            takes its place otherwise.
 
     Raises:
         NoTargetError: if truncation leaves nothing to learn.
@@ -101,7 +105,7 @@ def tokenize(
     """
     if max_length < 2:
         raise InputError(f"data.max_length is {max_length}; at least 2 tokens are needed to predict one")
-    ids, mask = _encode(row.messages, tokenizer, last_answer_only)
+    ids, mask = _encode(row.messages, tokenizer, last_answer_only, append_eos)
     if len(ids) > max_length:
         if truncation == "error":
             raise InputError(
@@ -121,15 +125,21 @@ def tokenize(
 
 def token_count(row: Row, tokenizer: PreTrainedTokenizerBase) -> int:
     """How many tokens the whole row has, EOS included."""
-    ids, _ = _encode(row.messages, tokenizer, last_answer_only=False)
+    ids, _ = _encode(row.messages, tokenizer, last_answer_only=False, append_eos=True)
     return len(ids)
 
 
-def tokenize_prompt(row: Row, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+def tokenize_prompt(row: Row, tokenizer: PreTrainedTokenizerBase, append_eos: bool = True) -> tuple[int, ...]:
     """The ids before the last answer, generation prompt included: where generation starts."""
     *context, _ = row.messages
-    ids, _ = _turns(context, tokenizer)
+    ids, _ = _turns(context, tokenizer, append_eos)
     return tuple(ids)
+
+
+def decode_answer(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
+    """The text of a generated answer, without the space that plain text has before it."""
+    text = str(tokenizer.decode(ids, skip_special_tokens=True))
+    return text if tokenizer.chat_template else text.removeprefix(" ")
 
 
 def collate(
@@ -214,24 +224,26 @@ def _target_indices(row: TokenizedRow) -> Tensor:
 
 
 def _encode(
-    messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, last_answer_only: bool
+    messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, last_answer_only: bool, append_eos: bool
 ) -> tuple[list[int], list[bool]]:
     """Token ids and mask of a chat that ends with an answer."""
     *context, last = messages
-    ids, mask = _turns(context, tokenizer)
+    ids, mask = _turns(context, tokenizer, append_eos)
     if last_answer_only:
         mask = [False] * len(ids)
-    answer = _ids(last.content, tokenizer)
-    if not answer or answer[-1] != _eos(tokenizer):
+    answer = _ids(_gap(context, tokenizer) + last.content, tokenizer)
+    if append_eos and (not answer or answer[-1] != _eos(tokenizer)):
         answer.append(_eos(tokenizer))
     return ids + answer, mask + [True] * len(answer)
 
 
-def _turns(context: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[bool]]:
+def _turns(
+    context: Sequence[Message], tokenizer: PreTrainedTokenizerBase, append_eos: bool
+) -> tuple[list[int], list[bool]]:
     """Token ids and mask of the turns before an answer, up to where that answer starts."""
     if tokenizer.chat_template:
         return _templated(context, tokenizer)
-    return _plain(context, tokenizer)
+    return _plain(context, tokenizer, append_eos)
 
 
 def _templated(
@@ -274,18 +286,30 @@ def _beyond(rendered: str, shown: str, answer: str) -> str:
     )
 
 
-def _plain(context: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[bool]]:
+def _plain(
+    context: Sequence[Message], tokenizer: PreTrainedTokenizerBase, append_eos: bool
+) -> tuple[list[int], list[bool]]:
     own = tokenizer("").input_ids
     starts_with_bos = tokenizer.bos_token_id is not None and own[:1] == [tokenizer.bos_token_id]
     ids: list[int] = own[:1] if starts_with_bos else []
     mask = [False] * len(ids)
-    for message in context:
+    for index, message in enumerate(context):
+        before = context[:index]
         if message.role == "assistant":
-            new = [*_ids(message.content, tokenizer), _eos(tokenizer)]
+            answer = _ids(_gap(before, tokenizer) + message.content, tokenizer)
+            end = [_eos(tokenizer)] if append_eos else _ids("\n\n", tokenizer)
+            ids, mask = ids + answer + end, mask + [True] * len(answer) + [append_eos] * len(end)
         else:
-            new = _ids(message.content + "\n", tokenizer)
-        ids, mask = ids + new, mask + [message.role == "assistant"] * len(new)
+            line_break = "\n" if before and before[-1].role != "assistant" else ""
+            turn = _ids(line_break + message.content, tokenizer)
+            ids, mask = ids + turn, mask + [False] * len(turn)
     return ids, mask
+
+
+def _gap(context: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> str:
+    """What stands between a question and its answer: nothing under a chat template, which has marks for it."""
+    asked = context[-1].content if context else ""
+    return "" if tokenizer.chat_template or not asked or asked[-1].isspace() else " "
 
 
 def _render(context: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> str:

@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from transformers import PreTrainedTokenizerBase
-
 from innerloop.llm.data.rows import Row
-from innerloop.llm.data.tokens import TokenizedRow, tokenize, tokenize_prompt
+from innerloop.llm.data.tokens import TokenizedRow, decode_answer, tokenize, tokenize_prompt
 from innerloop.llm.evaluate.graders import GraderKind, grade_all
 from innerloop.llm.generate import generate_ids, stop_ids
 from innerloop.llm.loss import score_responses
@@ -14,7 +12,7 @@ from innerloop.llm.model import LoadedModel
 from innerloop.llm.tasks import Batcher
 
 ROWS_AT_ONCE = 16
-# What an answer may run past the longest reference before it is cut off.
+# What an answer may run past the longest reference before it is cut off, if EOS is to end it.
 SPARE_TOKENS = 8
 
 
@@ -72,27 +70,32 @@ def make_test_set(
         shots: examples for the prompt; empty but for in-context evaluation.
         grader: how answers are compared.
         batcher: tokenises.
-        max_new_tokens: tokens a generated answer may have; by default a few more than the longest reference.
+        max_new_tokens: tokens a generated answer may have; by default as many as the longest reference,
+            and a few more where the model decides when to stop.
     """
     shown = [_with_shots(row, shots) for row in rows]
     tokenizer = batcher.tokenizer
     # In-context prompts grow with the shots; data.max_length is about training rows.
     room = batcher.max_length * (1 + len(shots))
-    tokens = [tokenize(row, tokenizer, room, batcher.truncation, last_answer_only=True) for row in shown]
+    eos = batcher.append_eos
+    tokens = [
+        tokenize(row, tokenizer, room, batcher.truncation, last_answer_only=True, append_eos=eos)
+        for row in shown
+    ]
     longest = max(row.target_count for row in tokens)
     return TestSet(
         rows=tuple(rows),
         tokens=tuple(tokens),
-        prompts=tuple(tokenize_prompt(row, tokenizer) for row in shown),
+        prompts=tuple(tokenize_prompt(row, tokenizer, eos) for row in shown),
         grader=grader,
-        max_new_tokens=longest + SPARE_TOKENS if max_new_tokens is None else max_new_tokens,
+        max_new_tokens=max_new_tokens or longest + (SPARE_TOKENS if eos else 0),
     )
 
 
 def score(loaded: LoadedModel, tests: TestSet, batcher: Batcher) -> Scores:
     """Scores the model, as it now is, on a test set. Greedy answers.
 
-    A row whose every response token is the most likely one, the end token included, would be generated
+    A row whose every response token is the most likely one, its end token included, would be generated
     word for word by greedy decoding, so only the other rows are generated.
     """
     loss, correct, targets = 0.0, 0.0, 0.0
@@ -116,19 +119,18 @@ def score(loaded: LoadedModel, tests: TestSet, batcher: Batcher) -> Scores:
 
 
 def _answers(loaded: LoadedModel, tests: TestSet, reproduced: Sequence[bool]) -> list[str]:
-    tokenizer: PreTrainedTokenizerBase = loaded.tokenizer
     open_rows = [index for index, done in enumerate(reproduced) if not done]
     responses = [row.response for row in tests.rows]
     if open_rows:
         generated = generate_ids(
             loaded.model,
             [tests.prompts[index] for index in open_rows],
-            stop_ids(loaded.model, tokenizer),
+            stop_ids(loaded.model, loaded.tokenizer),
             tests.max_new_tokens,
             batch_size=ROWS_AT_ONCE,
         )
         for index, ids in zip(open_rows, generated, strict=True):
-            responses[index] = str(tokenizer.decode(ids, skip_special_tokens=True))
+            responses[index] = decode_answer(ids, loaded.tokenizer)
     return responses
 
 

@@ -1,6 +1,6 @@
 """Word sorting: which of a few categories is a word in, under arbitrary letters? Offline, from our own lists.
 
-The prompt is the word alone and the letters are drawn anew for each task, so the mapping can be learned
+The prompt is the word and an arrow, and the letters are drawn anew for each task, so the mapping can be learned
 from the shots and from nothing else. Categories, not tasks, are held out. The lists stand in
 ``word_sorting.json``; no word is in two of them.
 """
@@ -121,7 +121,7 @@ def word_lists() -> Mapping[str, tuple[str, ...]]:
 
 def _rows(task: SortingTask, lists: Mapping[str, Sequence[str]]) -> tuple[Row, ...]:
     return tuple(
-        make_row(word, letter, letter, {"label": category})
+        make_row(f"{word} ->", letter, letter, {"label": category})
         for letter, category in zip(letters(len(task.categories)), task.categories, strict=True)
         for word in lists[category]
     )

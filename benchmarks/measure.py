@@ -1,0 +1,69 @@
+"""How a benchmark measures: the two sides in turn in one process for time, each in a process of its own for memory.
+
+Absolute times mean little on a shared machine, so what is reported is the ratio of ours to the peer's.
+"""
+
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Ours divided by the peer's, below 1 where ours needs less.
+
+    Args:
+        median: over the rounds.
+        low: the smallest of the rounds.
+        high: the largest.
+    """
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+
+def time_ratio(ours: Work, peer: Work, rounds: int) -> Ratio:
+    """Times both in turn, after one round that does not count, and sets each round's times in relation."""
+    ours(), peer()
+    ratios = [_seconds(ours) / _seconds(peer) for _ in range(rounds)]
+    return Ratio(statistics.median(ratios), min(ratios), max(ratios))
+
+
+def memory_ratio(ours: Work, peer: Work, idle: Work) -> float:
+    """The peaks of resident memory above what ``idle`` needs, ours divided by the peer's.
+
+    Args:
+        ours: runs in a process of its own, so it must be importable, as must the others.
+        peer: the same work done the peer's way.
+        idle: builds what both sides need and does no work.
+    """
+    floor = _peak(idle)
+    return (_peak(ours) - floor) / (_peak(peer) - floor)
+
+
+def _seconds(work: Work) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _peak(work: Work) -> float:
+    """Peak resident memory of a fresh process that does the work, in bytes."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak_here, (work,))
+
+
+def _peak_here(work: Work) -> float:
+    work()
+    unit = 1 if sys.platform == "darwin" else 1024  # Linux counts in KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
