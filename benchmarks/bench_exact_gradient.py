@@ -8,7 +8,6 @@ gradient is checked before anything is measured. Run: ``python benchmarks/bench_
 from functools import partial
 
 import torch
-from measure import memory_ratio, time_ratio
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from innerloop.core.learner import InPlaceLearner
 from innerloop.core.metagrad import Exact
 from innerloop.core.params import Params
 from innerloop.core.task import FixedTask
+from measure import memory_ratio, time_ratio
 
 ROWS, TOKENS, VOCABULARY, RATE = 8, 128, 512, 0.05
 STEPS = (1, 2, 4, 8)

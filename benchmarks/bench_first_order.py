@@ -6,7 +6,6 @@ they give the same gradient is checked first. Run: ``python benchmarks/bench_fir
 """
 
 import torch
-from measure import time_ratio
 from peft import LoraConfig, get_peft_model
 from rich.console import Console
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from innerloop.core.learner.base import Learner
 from innerloop.core.metagrad import FirstOrder
 from innerloop.core.params import Params
 from innerloop.core.task import FixedTask
+from measure import time_ratio
 
 TASKS, STEPS, ROWS, TOKENS, VOCABULARY, RATE = 4, 3, 8, 24, 512, 0.05
 ROUNDS = 7

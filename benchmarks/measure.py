@@ -1,4 +1,4 @@
-"""How a benchmark measures: the two sides in turn in one process for time, each in a process of its own for memory.
+"""How a benchmark measures: time by turns in one process, memory in a process for each side.
 
 Absolute times mean little on a shared machine, so what is reported is the ratio of ours to the peer's.
 """

@@ -16,12 +16,17 @@ os.environ["WANDB_MODE"] = "offline"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the tests fork workers
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
 
 DATA_VARIABLE = "INNERLOOP_DATA"
 LOOPBACK = ("127.", "::1", "localhost")
+
+# A busy machine is slow; that is no fault of what is tested.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_configure() -> None:

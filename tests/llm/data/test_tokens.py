@@ -137,7 +137,7 @@ def test_answers_of_known_length_can_do_without_eos() -> None:
     assert marked(row) == f"{START}user\nu{END}\n{START}assistant\n[a]"
     plain = with_template(None)
     turns = (("user", "u"), ("assistant", "a"), ("user", "v"), ("assistant", "b"))
-    assert marked(tokenize(chat(*turns), plain, LONG, append_eos=False), plain) == f"u[ a]\n\nv[ b]"
+    assert marked(tokenize(chat(*turns), plain, LONG, append_eos=False), plain) == "u[ a]\n\nv[ b]"
     context = tokenize_prompt(chat(*turns), plain, append_eos=False)
     assert plain.decode(context) == "u a\n\nv"
 

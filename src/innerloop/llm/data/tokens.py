@@ -138,7 +138,7 @@ def tokenize_prompt(row: Row, tokenizer: PreTrainedTokenizerBase, append_eos: bo
 
 def decode_answer(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
     """The text of a generated answer, without the space that plain text has before it."""
-    text = str(tokenizer.decode(ids, skip_special_tokens=True))
+    text = str(tokenizer.decode(list(ids), skip_special_tokens=True))
     return text if tokenizer.chat_template else text.removeprefix(" ")
 
 
@@ -307,7 +307,7 @@ def _plain(
 
 
 def _gap(context: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> str:
-    """What stands between a question and its answer: nothing under a chat template, which has marks for it."""
+    """What stands between a question and its answer: under a chat template nothing but its own marks."""
     asked = context[-1].content if context else ""
     return "" if tokenizer.chat_template or not asked or asked[-1].isspace() else " "
 

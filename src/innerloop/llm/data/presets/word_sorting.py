@@ -1,7 +1,7 @@
 """Word sorting: which of a few categories is a word in, under arbitrary letters? Offline, from our own lists.
 
-The prompt is the word and an arrow, and the letters are drawn anew for each task, so the mapping can be learned
-from the shots and from nothing else. Categories, not tasks, are held out. The lists stand in
+The prompt is the word and an arrow, and the letters are drawn anew for each task, so the mapping can be
+learned from the shots and from nothing else. Categories, not tasks, are held out. The lists stand in
 ``word_sorting.json``; no word is in two of them.
 """
 
