@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.func import functional_call
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from innerloop.core import params as vector
 from innerloop.core.inner import SGD, LearningRates
@@ -22,38 +21,21 @@ from innerloop.core.metagrad import Exact
 from innerloop.core.params import Params
 from innerloop.core.task import FixedTask
 from measure import memory_ratio, time_ratio
+from models import next_token_loss, random_llama, random_tokens
 
-ROWS, TOKENS, VOCABULARY, RATE = 8, 128, 512, 0.05
+ROWS, TOKENS, RATE = 8, 128, 0.05
 STEPS = (1, 2, 4, 8)
 ROUNDS = 5
 
 
 def language_model() -> nn.Module:
-    """Four layers of width 256 and all their parameters, with attention that can be differentiated twice."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=256,
-        intermediate_size=704,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        attn_implementation="eager",
-        use_cache=False,
-    )
-    return LlamaForCausalLM(config)
+    """Four layers, all parameters trained."""
+    return random_llama(layers=4)
 
 
-def loss(model: nn.Module, tokens: Tensor) -> Tensor:
-    """The mean next-token loss of ``tokens``, shape ``(rows, length)``."""
-    value: Tensor = model(input_ids=tokens, labels=tokens).loss
-    return value
-
-
-def batches(count: int) -> list[Tensor]:
-    """Random tokens, another batch for every inner step and one to be judged on."""
-    generator = torch.Generator().manual_seed(1)
-    return [torch.randint(0, VOCABULARY, (ROWS, TOKENS), generator=generator) for _ in range(count)]
+def batches(count: int) -> tuple[Tensor, ...]:
+    """Another batch for every inner step and one to be judged on."""
+    return random_tokens(count, ROWS, TOKENS).unbind()
 
 
 def build(steps: int) -> None:
@@ -68,7 +50,7 @@ def adjoint(steps: int) -> Params:
     *support, query = batches(steps + 1)
     names = [name for name, _ in model.named_parameters()]
     strategy = Exact(InnerLoop(SGD(), LearningRates(RATE, names, steps), steps))
-    return strategy(InPlaceLearner(model, loss), FixedTask("random", support, query)).gradient
+    return strategy(InPlaceLearner(model, next_token_loss), FixedTask("random", support, query)).gradient
 
 
 def unrolled(steps: int) -> Params:

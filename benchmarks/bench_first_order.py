@@ -8,8 +8,7 @@ they give the same gradient is checked first. Run: ``python benchmarks/bench_fir
 import torch
 from peft import LoraConfig, get_peft_model
 from rich.console import Console
-from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from torch import nn
 
 from innerloop.core import params as vector
 from innerloop.core.inner import SGD, LearningRates
@@ -20,41 +19,22 @@ from innerloop.core.metagrad import FirstOrder
 from innerloop.core.params import Params
 from innerloop.core.task import FixedTask
 from measure import time_ratio
+from models import next_token_loss, random_llama, random_tokens
 
-TASKS, STEPS, ROWS, TOKENS, VOCABULARY, RATE = 4, 3, 8, 24, 512, 0.05
+TASKS, STEPS, ROWS, TOKENS, RATE = 4, 3, 8, 24, 0.05
 ROUNDS = 7
 
 
 def language_model() -> nn.Module:
-    """Six frozen layers of width 256 with LoRA on attention."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=256,
-        intermediate_size=704,
-        num_hidden_layers=6,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        use_cache=False,
-    )
+    """Six frozen layers with LoRA on attention."""
     adapter = LoraConfig(r=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-    return get_peft_model(LlamaForCausalLM(config), adapter)
-
-
-def loss(model: nn.Module, tokens: Tensor) -> Tensor:
-    """The mean next-token loss of ``tokens``, shape ``(rows, length)``."""
-    value: Tensor = model(input_ids=tokens, labels=tokens).loss
-    return value
+    return get_peft_model(random_llama(layers=6), adapter)
 
 
 def draw() -> list[FixedTask]:
     """Tasks of random tokens."""
-    generator = torch.Generator().manual_seed(1)
-    tasks = []
-    for number in range(TASKS):
-        *support, query = torch.randint(0, VOCABULARY, (STEPS + 1, ROWS, TOKENS), generator=generator)
-        tasks.append(FixedTask(f"{number}", support, query))
-    return tasks
+    batches = random_tokens(TASKS, STEPS + 1, ROWS, TOKENS)
+    return [FixedTask(f"{number}", tokens[:-1].unbind(), tokens[-1]) for number, tokens in enumerate(batches)]
 
 
 def ours(learner: Learner, strategy: FirstOrder, tasks: list[FixedTask]) -> Params:
@@ -74,10 +54,10 @@ def handwritten(model: nn.Module, tasks: list[FixedTask]) -> Params:
     total = [torch.zeros_like(p) for p in live]
     for task in tasks:
         for tokens in task.support_batches:
-            gradient = torch.autograd.grad(loss(model, tokens), live)
+            gradient = torch.autograd.grad(next_token_loss(model, tokens), live)
             with torch.no_grad():
                 torch._foreach_add_(live, gradient, alpha=-RATE)
-        torch._foreach_add_(total, torch.autograd.grad(loss(model, task.query_batch), live))
+        torch._foreach_add_(total, torch.autograd.grad(next_token_loss(model, task.query_batch), live))
         with torch.no_grad():
             torch._foreach_copy_(live, start)
     return dict(zip(theta, total, strict=True))
@@ -89,8 +69,8 @@ def main() -> None:
     names = [name for name, p in model.named_parameters() if p.requires_grad]
     strategy = FirstOrder(InnerLoop(SGD(), LearningRates(RATE, names, STEPS), STEPS))
     learners: dict[str, Learner] = {
-        "in place": InPlaceLearner(model, loss),
-        f"vmap, {TASKS} tasks at once": VmapLearner(model, loss, TASKS),
+        "in place": InPlaceLearner(model, next_token_loss),
+        f"vmap, {TASKS} tasks at once": VmapLearner(model, next_token_loss, TASKS),
     }
     wanted = handwritten(model, tasks)
     console = Console()

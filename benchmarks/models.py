@@ -1,0 +1,37 @@
+"""The model that benchmarks without weights of their own run on: a random Llama and its next-token loss."""
+
+import torch
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+VOCABULARY = 512
+
+
+def random_llama(layers: int) -> LlamaForCausalLM:
+    """A Llama of width 256 with four heads, always with the same weights.
+
+    Its attention is the eager one, which can be differentiated twice and mapped over tasks.
+    """
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=256,
+        intermediate_size=704,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        attn_implementation="eager",
+        use_cache=False,
+    )
+    return LlamaForCausalLM(config)
+
+
+def next_token_loss(model: nn.Module, tokens: Tensor) -> Tensor:
+    """The mean loss of predicting each of ``tokens``, shape ``(rows, length)``, from those before it."""
+    value: Tensor = model(input_ids=tokens, labels=tokens).loss
+    return value
+
+
+def random_tokens(*shape: int) -> Tensor:
+    """Always the same tokens for the same shape."""
+    return torch.randint(0, VOCABULARY, shape, generator=torch.Generator().manual_seed(1))
