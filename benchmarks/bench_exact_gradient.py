@@ -16,7 +16,8 @@ from torch.func import functional_call
 from innerloop.core import params as vector
 from innerloop.core.inner import SGD, LearningRates
 from innerloop.core.inner_loop import InnerLoop
-from innerloop.core.learner import InPlaceLearner
+from innerloop.core.learner import FunctionalLearner, InPlaceLearner
+from innerloop.core.learner.base import HessianProduct
 from innerloop.core.metagrad import Exact
 from innerloop.core.params import Params
 from innerloop.core.task import FixedTask
@@ -26,6 +27,7 @@ from models import next_token_loss, random_llama, random_tokens
 ROWS, TOKENS, RATE = 8, 128, 0.05
 STEPS = (1, 2, 4, 8)
 ROUNDS = 5
+PRODUCTS: tuple[HessianProduct, ...] = ("reverse", "forward", "central")
 
 
 def language_model() -> nn.Module:
@@ -71,8 +73,23 @@ def unrolled(steps: int) -> Params:
     return dict(zip(theta, gradient, strict=True))
 
 
-def main() -> None:
-    """Prints one row a number of inner steps."""
+def product_costs() -> Table:
+    """What one Hessian-vector product costs, in gradients."""
+    table = Table("product", "time, in gradients (range)", title="One Hessian-vector product of it")
+    model, tokens = language_model(), batches(1)[0]
+    theta = vector.detached(dict(model.named_parameters()))
+    direction = {name: torch.randn_like(p) for name, p in theta.items()}
+    for product in PRODUCTS:
+        learner = FunctionalLearner(model, next_token_loss, hessian_product=product)
+        cost = time_ratio(
+            partial(learner.hvp, theta, tokens, direction), partial(learner.gradient, theta, tokens), ROUNDS
+        )
+        table.add_row(product, f"{cost}")
+    return table
+
+
+def gradient_costs() -> Table:
+    """The whole meta-gradient, one row a number of inner steps."""
     table = Table(
         "inner steps",
         "peak memory, ours / unrolled",
@@ -92,7 +109,14 @@ def main() -> None:
             f"{time_ratio(ours, peer, ROUNDS)}",
             f"{distance:.0e}",
         )
-    Console().print(table)
+    return table
+
+
+def main() -> None:
+    """Prints both tables."""
+    console = Console()
+    console.print(product_costs())
+    console.print(gradient_costs())
 
 
 if __name__ == "__main__":
