@@ -4,13 +4,12 @@ Absolute times mean little on a shared machine, so what is reported is the ratio
 """
 
 import multiprocessing
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+
+from innerloop.core.trainer import peak_memory
 
 Work = Callable[[], object]
 
@@ -66,9 +65,4 @@ def _peak(work: Work) -> float:
 
 def _peak_here(work: Work) -> float:
     work()
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would begin at the size of the process that started this one
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return 1024.0 * int(line.split()[1])
-    unit = 1 if sys.platform == "darwin" else 1024
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    return float(peak_memory())

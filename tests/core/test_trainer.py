@@ -1,6 +1,8 @@
 """The outer loop: its step, what it reports, what it counts, what it refuses. Resuming: test_resume.py."""
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +35,7 @@ from innerloop.core.sampler import EpisodeSampler
 from innerloop.core.schedule import rate_multiplier
 from innerloop.core.task import FixedTask
 from innerloop.core.tracking import JsonlTracker, read_metrics
-from innerloop.core.trainer import MetaTrainer, OuterSettings, RunSettings
+from innerloop.core.trainer import MetaTrainer, OuterSettings, RunSettings, peak_memory
 
 SGD_STEP = OuterSettings(0.5, 1, "sgd")
 
@@ -333,3 +335,13 @@ def test_joint_training_is_matched_to_first_order(tmp_path: Path) -> None:
         trainer.fit()
         spent.append(trainer.learner.ledger)
     assert spent[0] == spent[1]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc here")
+def test_the_peak_is_of_this_process_and_not_of_the_one_that_started_it() -> None:
+    ballast = bytearray(1 << 30)
+    ballast[:: 1 << 12] = b"x" * (1 << 18)
+    measure = "from innerloop.core.trainer import peak_memory; print(peak_memory())"
+    child = int(subprocess.run([sys.executable, "-c", measure], capture_output=True, check=True).stdout)
+    assert child < len(ballast)
+    assert peak_memory() > len(ballast)

@@ -82,13 +82,14 @@ def make_test_set(
         tokenize(row, tokenizer, room, batcher.truncation, last_answer_only=True, append_eos=eos)
         for row in shown
     ]
-    longest = max(row.target_count for row in tokens)
+    if max_new_tokens is None:
+        max_new_tokens = max(row.target_count for row in tokens) + (SPARE_TOKENS if eos else 0)
     return TestSet(
         rows=tuple(rows),
         tokens=tuple(tokens),
         prompts=tuple(tokenize_prompt(row, tokenizer, eos) for row in shown),
         grader=grader,
-        max_new_tokens=max_new_tokens or longest + (SPARE_TOKENS if eos else 0),
+        max_new_tokens=max_new_tokens,
     )
 
 
