@@ -14,8 +14,8 @@ from types import MappingProxyType
 from typing import Any
 
 from innerloop.core.errors import InputError
-from innerloop.llm.config.constraints import show
-from innerloop.llm.config.layers import Layer, Stack
+from innerloop.settings.constraints import show
+from innerloop.settings.layers import Layer, Stack
 
 RENAMED: Mapping[str, str] = MappingProxyType(
     {

@@ -5,11 +5,9 @@ Package defaults <- named settings <- the user's file <- ``key=value`` words: a 
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import cache
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,10 +16,12 @@ from omegaconf import OmegaConf
 
 from innerloop.core.errors import InputError
 from innerloop.llm.config.checks import check, unread
-from innerloop.llm.config.layers import COMMAND_LINE, Layer, Stack, read_overrides, read_yaml
 from innerloop.llm.config.legacy import UNDERSTOOD, adopt_training_files, translate
-from innerloop.llm.config.reader import Reader, key_of
 from innerloop.llm.config.schema import Config, MethodConfig
+from innerloop.settings.layers import COMMAND_LINE, Layer, Stack, read_overrides
+from innerloop.settings.library import Library
+from innerloop.settings.reader import Reader
+from innerloop.settings.writing import escaped, plain
 
 ALIASES: Mapping[str, str] = {
     "config_maml_sft_example": "maml_sft",
@@ -29,9 +29,7 @@ ALIASES: Mapping[str, str] = {
     "config_qwen3_4b_math": "qwen3_4b_math",
 }
 
-_PACKAGED = Path(str(resources.files("innerloop.configs")))
-_DEFAULTS = "default"
-_SUFFIXES = (".yaml", ".yml")
+_LIBRARY = Library(Path(str(resources.files("innerloop.configs"))), "innerloop/configs", ALIASES)
 
 
 class ConfigWarning(UserWarning):
@@ -40,7 +38,7 @@ class ConfigWarning(UserWarning):
 
 def available_configs() -> list[str]:
     """The names that ``--config-name`` takes without a path: packaged settings, then their older names."""
-    return [*(name for name in _names_in(_PACKAGED) if name != _DEFAULTS), *ALIASES]
+    return _LIBRARY.names()
 
 
 def load_config(name: str | None = None, path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
@@ -58,15 +56,7 @@ def load_config(name: str | None = None, path: Path | None = None, overrides: Se
         InputError: no such settings, broken YAML, an unknown key, a wrong type, a value out of range, or
             settings that contradict each other. It names the key, and the file and line or the command line.
     """
-    layers = []
-    if path is not None and path.is_dir():
-        layers.append(read_yaml(_in_folder(path, name)))
-    else:
-        if name not in (None, _DEFAULTS):
-            layers.append(_packaged(name))
-        if path is not None:
-            layers.append(read_yaml(path))
-    return _build([*layers, read_overrides(overrides)])
+    return _build([*_LIBRARY.layers(name, path), read_overrides(overrides)])
 
 
 def config_from_dict(values: Mapping[str, Any], source: str) -> Config:
@@ -79,7 +69,7 @@ def config_from_dict(values: Mapping[str, Any], source: str) -> Config:
     Raises:
         InputError: as in `load_config`.
     """
-    return _build([Layer(source, _escaped(dict(values)), {})])
+    return _build([Layer(source, escaped(dict(values)), {})])
 
 
 def with_overrides(config: Config, overrides: Sequence[str], source: str = COMMAND_LINE) -> Config:
@@ -93,7 +83,7 @@ def with_overrides(config: Config, overrides: Sequence[str], source: str = COMMA
     Raises:
         InputError: as in `load_config`.
     """
-    common = Layer("the settings that are overridden", _escaped(to_dict(config)), {})
+    common = Layer("the settings that are overridden", escaped(to_dict(config)), {})
     return _build([common, read_overrides(overrides, source)])
 
 
@@ -108,12 +98,12 @@ def method_config(config: Config, method: MethodConfig) -> Config:
 
 def to_dict(config: Config) -> dict[str, Any]:
     """The settings as nested plain containers, ready for YAML or JSON."""
-    return _plain(config)  # type: ignore[no-any-return]  # a section gives a mapping
+    return plain(config)  # type: ignore[no-any-return]  # a section gives a mapping
 
 
 def to_yaml(config: Config) -> str:
     """The settings as YAML that `load_config` reads back to an equal `Config`."""
-    return OmegaConf.to_yaml(OmegaConf.create(_escaped(to_dict(config))))
+    return OmegaConf.to_yaml(OmegaConf.create(escaped(to_dict(config))))
 
 
 @dataclass(frozen=True)
@@ -135,7 +125,7 @@ def _build(layers: Sequence[Layer]) -> Config:
 
 
 def _checked(layers: Sequence[Layer]) -> _Checked:
-    defaults = _read_packaged(_DEFAULTS)
+    defaults = _LIBRARY.defaults()
     stack = Stack(defaults)
     notes: dict[str, str] = {}
     for layer in layers:
@@ -157,7 +147,7 @@ def _checked(layers: Sequence[Layer]) -> _Checked:
 
 
 def _method_layers(config: Config, method: MethodConfig) -> list[Layer]:
-    common = Layer("the experiment's settings", _escaped(to_dict(replace(config, experiment=None))), {})
+    common = Layer("the experiment's settings", escaped(to_dict(replace(config, experiment=None))), {})
     return [common, read_overrides(method.overrides, f"experiment method '{method.name}'")]
 
 
@@ -172,63 +162,7 @@ def _check_method(config: Config, method: MethodConfig) -> None:
         raise InputError(f"experiment method '{method.name}' {problem}")
 
 
-def _packaged(name: str) -> Layer:
-    stem = _stem(name)
-    known = _names_in(_PACKAGED)
-    stem = ALIASES.get(stem, stem)
-    if stem not in known:
-        nearest = difflib.get_close_matches(stem, [*known, *ALIASES], n=1, cutoff=0.5)
-        meant = f"did you mean '{nearest[0]}'? " if nearest else ""
-        offer = "there are: " + ", ".join(available_configs())
-        raise InputError(
-            f"no packaged settings '{name}'; {meant}{offer}; a file of your own goes to --config-path"
-        )
-    return _read_packaged(stem)
-
-
-@cache
-def _read_packaged(stem: str) -> Layer:
-    return read_yaml(_PACKAGED / f"{stem}.yaml", name=f"innerloop/configs/{stem}.yaml")
-
-
-def _in_folder(folder: Path, name: str | None) -> Path:
-    there = ", ".join(_names_in(folder)) or "none"
-    if name is None:
-        raise InputError(
-            f"--config-path {folder} is a folder; name a file in it with --config-name (there: {there})"
-        )
-    for suffix in _SUFFIXES:
-        if (file := folder / f"{_stem(name)}{suffix}").is_file():
-            return file
-    raise InputError(f"no settings '{name}' in {folder} (there: {there})")
-
-
-def _stem(name: str) -> str:
-    return next((name.removesuffix(suffix) for suffix in _SUFFIXES if name.endswith(suffix)), name)
-
-
-def _names_in(folder: Path) -> list[str]:
-    return sorted({file.stem for file in folder.iterdir() if file.suffix in _SUFFIXES})
-
-
 def _at(values: Mapping[str, Any], key: str) -> Any:
     for name in key.split("."):
         values = values[name]
     return values
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        return {key_of(field): _plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
-    return [_plain(entry) for entry in value] if isinstance(value, tuple) else value
-
-
-def _escaped(value: Any) -> Any:
-    """Text that holds ``${`` is meant as it stands, for it was resolved already."""
-    if isinstance(value, dict):
-        return {key: _escaped(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_escaped(entry) for entry in value]
-    return value.replace("${", "\\${") if isinstance(value, str) else value

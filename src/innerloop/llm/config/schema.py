@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from innerloop.llm.config.constraints import (
+from innerloop.settings.constraints import (
     HomePath,
     NotEmpty,
     OneOrMany,

@@ -16,7 +16,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from innerloop.core.errors import InputError
-from innerloop.llm.config.constraints import (
+from innerloop.settings.constraints import (
     HomePath,
     NotEmpty,
     OneOrMany,

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from innerloop.core.errors import InputError
-from innerloop.llm.config.constraints import show
+from innerloop.settings.constraints import show
 
 COMMAND_LINE = "command line"
 
