@@ -6,7 +6,8 @@ from torch import Tensor
 
 from core.toy import LEARNERS, first_order, inner_loop, network, regression
 from innerloop.core.inner import SGD
-from innerloop.core.monitor import TaskLosses, adapt_and_measure, average_metrics, losses_of, task_metrics
+from innerloop.core.losses import TaskLosses, average_metrics, task_metrics
+from innerloop.core.monitor import adapt_and_measure, losses_of
 from innerloop.core.task import FixedTask
 
 EASY = TaskLosses("easy", support_loss=1.0, query_loss_before=4.0, query_loss=2.0)

@@ -3,7 +3,7 @@
 import math
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -29,6 +29,7 @@ from innerloop.core.checkpoint import RunState
 from innerloop.core.inner import SGD
 from innerloop.core.learner import FunctionalLearner, InPlaceLearner, Learner
 from innerloop.core.learner.base import HessianProduct
+from innerloop.core.losses import TaskLosses, average_metrics, task_metrics
 from innerloop.core.metagrad import Exact, FirstOrder, Implicit, Joint, Reptile, Strategy
 from innerloop.core.params import Params
 from innerloop.core.sampler import EpisodeSampler
@@ -261,10 +262,14 @@ def test_joint_training_reports_the_mean_loss_of_all_its_batches(tmp_path: Path)
 # Held-out tasks
 
 
+def eval_metrics(losses: Sequence[TaskLosses]) -> dict[str, float]:
+    return task_metrics(losses, "eval/") | average_metrics(losses, "eval/")
+
+
 def evaluating(setup: Setup, every: int) -> Setup:
     return replace(
         setup,
-        evaluate=lambda learner, inner: lambda: held_out_losses(learner, inner),
+        evaluate=lambda learner, inner: lambda: eval_metrics(held_out_losses(learner, inner)),
         run=RunSettings(setup.folder, save_every=0, evaluate_every=every),
     )
 

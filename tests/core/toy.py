@@ -16,8 +16,9 @@ from innerloop.core.inner import SGD, InnerRule, LearningRates
 from innerloop.core.inner_loop import InnerLoop
 from innerloop.core.learner import FunctionalLearner, InPlaceLearner, Learner, VmapLearner
 from innerloop.core.learner.base import HessianProduct
+from innerloop.core.losses import TaskLosses
 from innerloop.core.metagrad import FirstOrder, Strategy
-from innerloop.core.monitor import TaskLosses, adapt_and_measure
+from innerloop.core.monitor import adapt_and_measure
 from innerloop.core.sampler import EpisodeSampler, SamplerState, derive_seed
 from innerloop.core.task import FixedTask
 from innerloop.core.tracking import JsonlTracker, read_metrics
@@ -125,7 +126,7 @@ class Setup:
     outer: OuterSettings = field(default_factory=lambda: OuterSettings(0.4, 6, "adam"))
     run: RunSettings | None = None
     export: Callable[[Path], None] = lambda _folder: None
-    evaluate: Callable[[Learner, InnerLoop], Callable[[], Sequence[TaskLosses]]] | None = None
+    evaluate: Callable[[Learner, InnerLoop], Callable[[], Mapping[str, float]]] | None = None
 
     def trainer(self) -> MetaTrainer:
         torch.manual_seed(0)

@@ -5,9 +5,10 @@ import logging
 import pytest
 import torch
 
+from innerloop.core.devices import pick_device
 from innerloop.core.errors import InputError
 from innerloop.llm import devices
-from innerloop.llm.devices import attention_backends, check_dtype, parse_dtype, pick_attention, pick_device
+from innerloop.llm.devices import attention_backends, check_dtype, parse_dtype, pick_attention
 from innerloop.llm.devices import supported_dtypes as supported
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")

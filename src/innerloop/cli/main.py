@@ -27,6 +27,7 @@ GROUPS = (
     "adapt",
     "generate",
     "sweep",
+    "fewshot",
 )
 
 EXIT_INPUT_ERROR = 2

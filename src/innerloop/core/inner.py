@@ -19,28 +19,47 @@ Moments = Literal["reset", "carry"]
 
 
 class LearningRates:
-    """The inner learning rates α: one number, or learned for every tensor and step.
+    """The inner learning rates α: given, or learned for every tensor and step, or for every entry.
 
     Args:
-        value: the rate every tensor starts from.
+        value: the rate every tensor starts from, or one for each name. A tensor of rate 0 is not adapted:
+            with 0 for all but the head, MAML is ANIL (Raghu 2020).
         names: the adapted tensors' names.
         steps: inner steps; learned rates have one value for each. A step past the last uses the last.
-        learned: make the rates meta-parameters (Meta-SGD, Li 2017; per tensor and step as in MAML++,
-            Antoniou 2019).
+        learned: make the rates meta-parameters, one a tensor and step (MAML++, Antoniou 2019).
     """
 
-    def __init__(self, value: float, names: Sequence[str], steps: int, learned: bool = False) -> None:
+    def __init__(
+        self, value: float | Mapping[str, float], names: Sequence[str], steps: int, learned: bool = False
+    ) -> None:
         self.value, self.steps, self.learned = value, steps, learned
         self.values: Params = {}
         if learned:
-            self.values = {name: torch.full((steps,), value, dtype=torch.float32) for name in names}
+            self.values = {
+                name: torch.full((steps,), self._start(name), dtype=torch.float32) for name in names
+            }
+
+    @classmethod
+    def of_every_entry(cls, value: float, like: Mapping[str, Tensor]) -> "LearningRates":
+        """Learned rates of the shapes of the tensors themselves, shared by all steps (Meta-SGD, Li 2017)."""
+        rates = cls(value, [], 1, learned=True)
+        rates.values = {
+            name: torch.full((1, *tensor.shape), value, dtype=torch.float32) for name, tensor in like.items()
+        }
+        return rates
 
     def at(self, step: int, like: Mapping[str, Tensor]) -> Params:
-        """The rates of one step, one scalar tensor a name, in the dtype and on the device of ``like``."""
+        """The rates of one step in the dtype and on the device of ``like``.
+
+        They are a scalar for each name, or a tensor of the parameter's shape.
+        """
         if not self.learned:
-            return {name: tensor.new_tensor(self.value) for name, tensor in like.items()}
+            return {name: tensor.new_tensor(self._start(name)) for name, tensor in like.items()}
         index = min(step, self.steps - 1)
         return {name: self.values[name][index].to(tensor) for name, tensor in like.items()}
+
+    def _start(self, name: str) -> float:
+        return self.value if isinstance(self.value, int | float) else self.value[name]
 
 
 class InnerRule(Protocol):

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Literal
 
 import torch
@@ -18,8 +17,9 @@ from innerloop.core.checkpoint import CheckpointFolder, RunState, optimizer_tens
 from innerloop.core.errors import InputError, Interrupted, NonFiniteError
 from innerloop.core.inner import State
 from innerloop.core.learner.base import Learner
-from innerloop.core.metagrad import Joint, MetaGradient, Strategy
-from innerloop.core.monitor import TaskLosses, average_metrics, losses_of, task_metrics
+from innerloop.core.losses import TaskLosses
+from innerloop.core.metagrad import MetaGradient, Strategy
+from innerloop.core.monitor import losses_of
 from innerloop.core.params import Params
 from innerloop.core.sampler import SamplerState, TaskSampler
 from innerloop.core.schedule import OptimizerName, ScheduleName, build_optimizer, rate_multiplier
@@ -91,6 +91,7 @@ class _Marker:
     sampler: SamplerState
     ledger: Mapping[str, int]
     random: Tensor
+    buffers: Params
 
 
 class MetaTrainer:
@@ -104,7 +105,7 @@ class MetaTrainer:
         run: folder, checkpoints, resume.
         trackers: makes the trackers, told the step the run starts after.
         export: fills a checkpoint folder with what users load (a model or an adapter).
-        evaluate: measures held-out tasks.
+        evaluate: measures held-out tasks; gives metrics to track.
     """
 
     def __init__(
@@ -116,7 +117,7 @@ class MetaTrainer:
         run: RunSettings,
         trackers: Callable[[int], Tracker],
         export: Callable[[Path], None] = lambda _folder: None,
-        evaluate: Callable[[], Sequence[TaskLosses]] | None = None,
+        evaluate: Callable[[], Mapping[str, float]] | None = None,
     ) -> None:
         self.learner, self.strategy, self.sampler = learner, strategy, sampler
         self.outer, self.run = outer, run
@@ -158,19 +159,24 @@ class MetaTrainer:
             tracker.close()
 
     def _guarded_step(self, tracker: Tracker, stop: StopRequest) -> None:
-        marker = _Marker(self.sampler.state_dict(), self.learner.ledger.state_dict(), torch.get_rng_state())
+        marker = _Marker(
+            self.sampler.state_dict(),
+            self.learner.ledger.state_dict(),
+            torch.get_rng_state(),
+            vector.cloned(self.learner.buffers),
+        )
         try:
             metrics = self._meta_step(stop)
         except (NonFiniteError, Interrupted) as ending:
             self.sampler.load_state_dict(marker.sampler)
             self.learner.ledger.load_state_dict(marker.ledger)
             torch.set_rng_state(marker.random)
+            _put(marker.buffers, self.learner.buffers)
             saved = self._save_if_new()
             ending.args = (f"{ending}; step {self.step} is saved in {saved}",)
             raise
         if self._evaluate is not None and _due(self.step, self.run.evaluate_every, self.outer.total_steps):
-            held_out = self._evaluate()
-            metrics |= task_metrics(held_out, "eval/") | average_metrics(held_out, "eval/")
+            metrics |= self._evaluate()
         tracker.log(self.step, metrics)
         if _due(self.step, self.run.save_every, self.outer.total_steps):
             self._save_if_new()
@@ -207,24 +213,13 @@ class MetaTrainer:
         elapsed = time.perf_counter() - began
         self.seconds += elapsed
         return {
-            **self._loss_metrics(losses),
+            **self.strategy.metrics(losses),
             "meta/grad_norm": float(norm),
             "meta/lr": rate,
             **{f"meta/{name}": float(torch.cat(values).mean()) for name, values in extras.items()},
-            **task_metrics(losses),
             f"perf/{self.run.unit}": self.learner.ledger.units - units_before,
             "perf/seconds": elapsed,
             "perf/peak_memory_bytes": peak_memory(),
-        }
-
-    def _loss_metrics(self, losses: Sequence[TaskLosses]) -> dict[str, float]:
-        if not isinstance(self.strategy, Joint):
-            return average_metrics(losses, "meta/")
-        steps = self.strategy.inner.steps
-        return {
-            "train/loss": fmean(
-                (steps * entry.support_loss + entry.query_loss) / (steps + 1) for entry in losses
-            )
         }
 
     def _refuse_non_finite(
@@ -261,10 +256,7 @@ class MetaTrainer:
 
     def _publish(self) -> None:
         """Puts the master copy of θ into the module."""
-        with torch.no_grad():
-            for name, live in self.learner.theta.items():
-                if self._masters[name] is not live:
-                    live.copy_(self._masters[name])
+        _put(self._masters, self.learner.theta)
 
     def _save_if_new(self) -> Path:
         # What the folder holds under this name may be of another run; only our own save or load counts.
@@ -287,6 +279,7 @@ class MetaTrainer:
         )
         state.put("theta", self._masters)
         state.put("rates", self._rates.values)
+        state.put("buffers", self.learner.buffers)
         if "optimizer" in self.run.saved:
             state.put("optimizer", optimizer_tensors(self._optimizer))
         if "extra" in self.run.saved:
@@ -310,16 +303,18 @@ class MetaTrainer:
             self._restore(RunState.read(checkpoint), checkpoint)
 
     def _restore(self, state: RunState, checkpoint: Path) -> None:
-        for name, current in (("theta", self._masters), ("rates", self._rates.values)):
+        for name, current in (
+            ("theta", self._masters),
+            ("rates", self._rates.values),
+            ("buffers", self.learner.buffers),
+        ):
             saved = state.section(name)
             if {key: t.shape for key, t in saved.items()} != {key: t.shape for key, t in current.items()}:
                 raise InputError(
                     f"{checkpoint} was trained with other adapted parameters than this configuration has; "
                     "resume with the model and LoRA settings it was trained with"
                 )
-            with torch.no_grad():
-                for key, tensor in current.items():
-                    tensor.copy_(saved[key])
+            _put(saved, current)
         try:
             self._restore_parts(state)
         except KeyError as missing:
@@ -372,6 +367,13 @@ def peak_memory() -> int:
         return 1024 * int(mark.split()[1])
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _put(values: Mapping[str, Tensor], into: Mapping[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, tensor in into.items():
+            if values[name] is not tensor:
+                tensor.copy_(values[name])
 
 
 def _due(step: int, every: int, last: int) -> bool:

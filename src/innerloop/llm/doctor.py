@@ -20,9 +20,10 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
+from innerloop.cache import cache_folder
+from innerloop.core.devices import best_device
 from innerloop.llm import smollm
-from innerloop.llm.cache import cache_folder
-from innerloop.llm.devices import ATTENTION, DTYPES, attention_backends, best_device, supported_dtypes
+from innerloop.llm.devices import ATTENTION, DTYPES, attention_backends, supported_dtypes
 from innerloop.llm.versions import installed_version, library_versions
 
 _FOR_DEVELOPERS = frozenset({"all", "dev", "docs"})

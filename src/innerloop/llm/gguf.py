@@ -17,8 +17,8 @@ import transformers
 from tokenizers import pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from innerloop.cache import build_once, cache_folder
 from innerloop.core.errors import InputError, missing_extra
-from innerloop.llm.cache import build_once, cache_folder
 from innerloop.llm.quiet import without_progress_bars
 
 logger = logging.getLogger(__name__)

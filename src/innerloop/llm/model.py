@@ -20,8 +20,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from innerloop.core.devices import pick_device
 from innerloop.core.errors import InputError
-from innerloop.llm.devices import check_dtype, parse_dtype, pick_attention, pick_device
+from innerloop.llm.devices import check_dtype, parse_dtype, pick_attention
 from innerloop.llm.lora import LoraSpec, adapted_modules, attach_lora, load_lora, merge_lora, planned_modules
 from innerloop.llm.quiet import without_progress_bars
 from innerloop.llm.sources import Source, find_base, find_model

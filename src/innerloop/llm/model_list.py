@@ -11,9 +11,9 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
+from innerloop.cache import cache_folder
 from innerloop.core.errors import InputError
 from innerloop.llm import smollm
-from innerloop.llm.cache import cache_folder
 from innerloop.llm.gguf import CONVERSION
 from innerloop.llm.sources import ALIASES
 

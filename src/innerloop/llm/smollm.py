@@ -11,8 +11,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from innerloop.cache import build_once, cache_folder
 from innerloop.core.errors import InputError, missing_extra
-from innerloop.llm.cache import build_once, cache_folder
 from innerloop.llm.gguf import CONVERSION, convert, sha256
 
 ALIAS = "smollm2-135m"

@@ -1,14 +1,15 @@
 """Meta-training of a language model from a configuration, put together for the core's trainer."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from innerloop.core.inner_loop import InnerLoop
-from innerloop.core.monitor import TaskLosses, adapt_and_measure
+from innerloop.core.losses import average_metrics, task_metrics
+from innerloop.core.monitor import adapt_and_measure
 from innerloop.core.tracking import Fanout, JsonlTracker, Tracker
 from innerloop.core.trainer import MetaTrainer, Resume, RunSettings
 from innerloop.llm.algorithms import (
@@ -66,11 +67,11 @@ def train(config: Config) -> TrainingResult:
         info = _info(config, loaded, inner, trainer.step)
         save_artifact(checkpoint, loaded.model, loaded.tokenizer, info)
 
-    def evaluate() -> Sequence[TaskLosses]:
+    def evaluate() -> Mapping[str, float]:
         loaded.model.eval()
         measured = adapt_and_measure(learner, inner, held_out)
         set_modes(config, loaded)
-        return measured
+        return task_metrics(measured, "eval/") | average_metrics(measured, "eval/")
 
     trainer = MetaTrainer(
         learner,

@@ -40,6 +40,8 @@ LINE_FIGURES = (
 )
 HELD_OUT_FIGURES = (
     Figure("eval/loss", "loss"),
+    Figure("eval/accuracy", "accuracy"),
+    Figure("eval/accuracy_transductive", "transductive"),
     Figure("eval/avg_adaptation_gap", "gap"),
     Figure("eval/avg_adaptation_gain", "gain"),
 )

@@ -84,6 +84,12 @@ class Learner(ABC):
         """The module's adapted parameters, tied ones once."""
         return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
 
+    @property
+    def buffers(self) -> Params:
+        """What the module remembers besides its parameters, and saves with them: running statistics."""
+        names = {name for name, _ in self.module.named_parameters(remove_duplicate=False)}
+        return {name: t for name, t in self.module.state_dict().items() if name not in names}
+
     @abstractmethod
     def excursion(self) -> Any:
         """A context that gives φ₀ = θ and, however it ends, puts θ and all buffers back, bit for bit."""

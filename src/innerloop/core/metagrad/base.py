@@ -12,6 +12,7 @@ from innerloop.core.errors import InputError
 from innerloop.core.inner import State
 from innerloop.core.inner_loop import Adapted, InnerLoop, InnerStep
 from innerloop.core.learner.base import Learner
+from innerloop.core.losses import TaskLosses, average_metrics, task_metrics
 from innerloop.core.params import Params
 from innerloop.core.task import Batch, Task
 
@@ -47,6 +48,7 @@ class Strategy(ABC):
     """
 
     learns_rates = False
+    least_steps = 1
 
     def __init__(self, inner: InnerLoop) -> None:
         if inner.rates.learned and not self.learns_rates:
@@ -54,13 +56,17 @@ class Strategy(ABC):
                 f"{type(self).__name__} has no gradient for the inner learning rates; "
                 "learn_inner_lr works with maml and fomaml"
             )
-        if inner.steps < 1:
-            raise InputError(f"an inner loop needs at least 1 step, not {inner.steps}")
+        if inner.steps < self.least_steps:
+            raise InputError(f"an inner loop needs at least {self.least_steps} step, not {inner.steps}")
         self.inner = inner
 
     @abstractmethod
     def __call__(self, learner: Learner, task: Task) -> MetaGradient:
         """The meta-gradient of one task (or bundle). θ is in the module again afterwards."""
+
+    def metrics(self, losses: Sequence[TaskLosses]) -> dict[str, float]:
+        """What the tracker is told of a meta-batch's losses."""
+        return average_metrics(losses, "meta/") | task_metrics(losses)
 
 
 def loss_before(learner: Learner, theta: Params, query: Batch) -> Tensor:

@@ -1,9 +1,13 @@
 """Joint training: the control that does not meta-learn."""
 
+from collections.abc import Sequence
+from statistics import fmean
+
 import torch
 
 from innerloop.core import params as vector
 from innerloop.core.learner.base import Learner
+from innerloop.core.losses import TaskLosses, task_metrics
 from innerloop.core.metagrad.base import MetaGradient, Strategy, loss_before
 from innerloop.core.params import Params
 from innerloop.core.task import Task
@@ -34,3 +38,9 @@ class Joint(Strategy):
                 query_loss_before=before,
                 query_loss=losses[-1],
             )
+
+    def metrics(self, losses: Sequence[TaskLosses]) -> dict[str, float]:
+        """The mean loss of all batches: there is no adaptation to tell of."""
+        steps = self.inner.steps
+        mean = fmean((steps * entry.support_loss + entry.query_loss) / (steps + 1) for entry in losses)
+        return {"train/loss": mean} | task_metrics(losses)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from innerloop.settings.constraints import (
-    HomePath,
     NotEmpty,
     OneOrMany,
     Range,
@@ -20,18 +19,19 @@ from innerloop.settings.constraints import (
     SingleName,
     Spelled,
 )
-
-Positive = Annotated[float, Range(above=0)]
-NonNegative = Annotated[float, Range(at_least=0)]
-Fraction = Annotated[float, Range(at_least=0, at_most=1)]
-Probability = Annotated[float, Range(at_least=0, below=1)]
-Count = Annotated[int, Range(at_least=1)]
-CountOrAll = Count | Literal[-1]
-Seed = Annotated[int, Range(at_least=0, below=2**32)]
-Betas = tuple[Probability, Probability]
-Text = Annotated[str, NotEmpty()]
-LocalPath = Annotated[str, NotEmpty(), HomePath()]
-TaskName = Annotated[str, SingleName()]
+from innerloop.settings.kinds import (
+    Betas,
+    Count,
+    CountOrAll,
+    Fraction,
+    LocalPath,
+    NonNegative,
+    Positive,
+    Probability,
+    Seed,
+    TaskName,
+    Text,
+)
 
 Dtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],

@@ -1,4 +1,4 @@
-"""Where converted models are kept between runs, and how a folder gets there whole or not at all.
+"""Where converted models and decoded data sets are kept, and how a folder gets there whole or not at all.
 
 What is put into such a folder is the business of the modules that build it.
 """

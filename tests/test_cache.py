@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from innerloop.llm.cache import build_once, cache_folder
+from innerloop.cache import build_once, cache_folder
 
 
 def fill(folder: Path) -> None:

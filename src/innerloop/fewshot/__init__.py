@@ -1,0 +1,1 @@
+"""Few-shot classification: data, episodes, and the methods that learn from them."""

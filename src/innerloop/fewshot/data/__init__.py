@@ -1,0 +1,1 @@
+"""Labelled images in memory, and where they come from."""

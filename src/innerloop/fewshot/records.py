@@ -1,0 +1,88 @@
+"""What a test of a trained learner found, as one JSON file: what tables and plots are made of."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from innerloop.core.errors import InputError
+from innerloop.fewshot.artifacts import Training
+
+RECORD_FILE = "evaluation.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Record:
+    """One cell of a comparison.
+
+    Args:
+        method: its name in the registry.
+        data: what it was tested on, split and protocol named.
+        ways: classes an episode.
+        shots: support images a class.
+        queries: query images a class.
+        episodes: how many were tested.
+        inductive: mean accuracy, each query on its own.
+        inductive_half: half the width of its 95 % interval.
+        transductive: mean accuracy, an episode's queries together.
+        transductive_half: half the width of its 95 % interval.
+        training: what training took.
+        train_seed: of training.
+        test_seed: of the test episodes.
+        command: what made the record.
+    """
+
+    method: str
+    data: str
+    ways: int
+    shots: int
+    queries: int
+    episodes: int
+    inductive: float
+    inductive_half: float
+    transductive: float
+    transductive_half: float
+    training: Training
+    train_seed: int
+    test_seed: int
+    command: str
+
+
+def write_record(folder: Path, record: Record) -> Path:
+    """Writes ``evaluation.json``, whole or not at all.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    path = folder / RECORD_FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f".{RECORD_FILE}.partial"
+        partial.write_text(
+            json.dumps({"format": FORMAT, **asdict(record)}, indent=1) + "\n", encoding="utf-8"
+        )
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    return path
+
+
+def read_records(folder: Path) -> list[Record]:
+    """All records below a folder, by path.
+
+    Raises:
+        InputError: there are none, or one is damaged.
+    """
+    records = []
+    for path in sorted(folder.rglob(RECORD_FILE)):
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if values.pop("format") != FORMAT:
+                raise ValueError("another release wrote it")
+            training = Training(**values.pop("training"))
+            records.append(Record(**values, training=training))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InputError(f"the record {path} is damaged ({error}); evaluate again") from error
+    if not records:
+        raise InputError(f"{folder} holds no {RECORD_FILE}; make some with 'innerloop fewshot evaluate'")
+    return records

@@ -1,0 +1,150 @@
+"""Training of a few-shot learner from settings, put together for the core's trainer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import torch
+
+from innerloop.core.devices import pick_device
+from innerloop.core.errors import InputError
+from innerloop.core.sampler import SamplerState, derive_seed
+from innerloop.core.task import Task
+from innerloop.core.tracking import Fanout, JsonlTracker, Tracker
+from innerloop.core.trainer import MetaTrainer, OuterSettings, RunSettings
+from innerloop.fewshot.artifacts import Training, build_learner, parameter_count, save_artifact
+from innerloop.fewshot.config import Config, to_dict
+from innerloop.fewshot.data.load import load_splits
+from innerloop.fewshot.episodes import EpisodeShape, EpisodeStream
+from innerloop.fewshot.evaluate import measure
+from innerloop.fewshot.learners import FewShotLearner
+from innerloop.tracking import build as build_trackers
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """Where a finished run is.
+
+    Args:
+        checkpoint: the last checkpoint, an artifact.
+        metrics: the metrics file.
+    """
+
+    checkpoint: Path
+    metrics: Path
+
+
+class _Sampler:
+    """The core's view of the training episodes: one block of them a step."""
+
+    def __init__(self, stream: EpisodeStream, learner: FewShotLearner, device: torch.device) -> None:
+        self._stream, self._learner, self._device = stream, learner, device
+
+    def sample(self) -> list[Task]:
+        """The tasks of the next step."""
+        name = f"episode {self._stream.position}"
+        return list(self._learner.tasks(self._stream.take().to(self._device), name))
+
+    def state_dict(self) -> SamplerState:
+        """How many blocks were drawn."""
+        return self._stream.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Takes up a saved position."""
+        self._stream.load_state_dict(state)
+
+
+def train(config: Config) -> TrainingResult:
+    """Runs the training that settings describe, or goes on with it where it stopped.
+
+    Raises:
+        InputError: a setting or the data is wrong; nothing is written then.
+        NonFiniteError: a loss became NaN or infinite; the last whole step is saved.
+        Interrupted: a signal came; the last whole step is saved.
+    """
+    device = pick_device(config.trainer.device)
+    torch.manual_seed(config.trainer.seed)
+    splits = load_splits(config.data)
+    channels = splits.train.images.shape[1]
+    learner, problem = build_learner(config, channels, device)
+    wide = config.train
+    if learner.fixed_ways and wide.ways != problem.ways:
+        raise InputError(
+            f"train.ways is {wide.ways} and test.ways {problem.ways}, but {config.method.name} has an output "
+            "for each class; set both alike"
+        )
+    shape = EpisodeShape(wide.ways, wide.shots, wide.queries)
+    stream = EpisodeStream(splits.train, shape, wide.per_step, derive_seed(config.trainer.seed, "train"))
+    test = config.test
+    test_shape = EpisodeShape(test.ways, test.shots, test.queries)
+    if splits.validation is not None and config.trainer.test_freq > 0:
+        test_shape.check(splits.validation)
+    folder = Path(config.trainer.default_local_dir)
+
+    def export(checkpoint: Path) -> None:
+        training = Training(
+            trainer.step, trainer.step * wide.per_step, trainer.seconds, parameter_count(learner)
+        )
+        save_artifact(checkpoint, learner, config, channels, training)
+
+    def evaluate() -> Mapping[str, float]:
+        assert splits.validation is not None
+        found = measure(learner, splits.validation, test_shape, test.validation_count, test.seed, device)
+        return {
+            "eval/accuracy": fmean(found.inductive),
+            "eval/accuracy_transductive": fmean(found.transductive),
+        }
+
+    learner.module.train()
+    trainer = MetaTrainer(
+        learner.learner,
+        learner.strategy,
+        _Sampler(stream, learner, device),
+        _outer_settings(config),
+        _run_settings(config, folder),
+        trackers=lambda start: _trackers(config, folder, start),
+        export=export,
+        evaluate=None if splits.validation is None else evaluate,
+    )
+    return TrainingResult(trainer.fit(), folder / "metrics.jsonl")
+
+
+def _outer_settings(config: Config) -> OuterSettings:
+    optim = config.optim
+    return OuterSettings(
+        learning_rate=optim.lr,
+        total_steps=config.trainer.total_steps,
+        optimizer=optim.optimizer_type,
+        weight_decay=optim.weight_decay,
+        betas=optim.betas,
+        clip_norm=optim.clip_grad,
+        schedule=optim.lr_scheduler,
+        warmup_ratio=optim.lr_warmup_steps_ratio,
+    )
+
+
+def _run_settings(config: Config, folder: Path) -> RunSettings:
+    trainer = config.trainer
+    return RunSettings(
+        folder=folder,
+        save_every=max(trainer.save_freq, 0),
+        evaluate_every=max(trainer.test_freq, 0),
+        keep=-1 if trainer.max_ckpt_to_keep is None else trainer.max_ckpt_to_keep,
+        resume=trainer.resume_mode,
+        unit="images",
+    )
+
+
+def _trackers(config: Config, folder: Path, start: int) -> Tracker:
+    trainer = config.trainer
+    sinks = build_trackers(
+        trainer.logger,
+        folder,
+        trainer.project_name,
+        trainer.experiment_name,
+        trainer.total_steps,
+        start,
+        to_dict(config),
+    )
+    return Fanout([JsonlTracker(folder, start), *sinks])
