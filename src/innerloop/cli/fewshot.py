@@ -38,6 +38,30 @@ def register(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     evaluate.add_argument("--episodes", type=int, metavar="E", help="how many")
     evaluate.add_argument("--seed", type=int, help="of the episodes")
     evaluate.set_defaults(run=run_evaluate)
+    bench = verbs.add_parser(
+        "bench",
+        help="train, test and compare methods",
+        description="Trains and tests packaged settings one after another and prints the table of all "
+        "records in the output folder. Run it again to go on where it stopped.",
+    )
+    bench.add_argument("names", nargs="*", metavar="NAME", help="packaged settings; none: the table alone")
+    bench.add_argument("--output-dir", required=True, type=Path, metavar="O")
+    bench.add_argument("--document", type=Path, metavar="MD", help="put the table between this page's marks")
+    bench.add_argument(
+        "--set", nargs="+", default=[], metavar="key=value", dest="overrides", help="over all of them"
+    )
+    bench.set_defaults(run=run_bench)
+    predict = verbs.add_parser(
+        "predict",
+        help="classify your own images",
+        description="Learns the classes of a support folder (a folder of images for each class) and gives "
+        "the class probabilities of every image of a query folder.",
+    )
+    predict.add_argument("--model-path", required=True, type=Path, metavar="P", help="run or checkpoint")
+    predict.add_argument("--support", required=True, type=Path, metavar="DIR", help="a folder for each class")
+    predict.add_argument("--query", required=True, type=Path, metavar="DIR", help="images to classify")
+    predict.add_argument("--output", type=Path, metavar="CSV", help="also write the probabilities here")
+    predict.set_defaults(run=run_predict)
 
 
 def run_train(options: argparse.Namespace) -> None:
@@ -73,3 +97,38 @@ def run_evaluate(options: argparse.Namespace) -> None:
         f"transductive: {100 * record.transductive:.2f} % ± {100 * record.transductive_half:.2f}\n"
         f"record: {path}"
     )
+
+
+def run_bench(options: argparse.Namespace) -> None:
+    """Trains and tests what is named, and prints the table."""
+    from innerloop.fewshot.bench import markdown, put_into, run
+    from innerloop.fewshot.records import read_records
+
+    def progress(name: str, done: int, total: int) -> None:
+        print(f"{name}: {done}/{total} test episodes", file=sys.stderr)
+
+    if options.names:
+        run(options.names, options.output_dir, options.overrides, progress)
+    table = markdown(read_records(options.output_dir))
+    if options.document is not None:
+        put_into(options.document, table)
+    print(table)
+
+
+def run_predict(options: argparse.Namespace) -> None:
+    """Classifies, and prints the likeliest class of each image."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from innerloop.fewshot.predict import predict, write_predictions
+
+    predictions = predict(options.model_path, options.support, options.query)
+    if options.output is not None:
+        write_predictions(options.output, predictions)
+    table = Table("image", "class", "probability", box=None)
+    for entry in predictions.images:
+        name, share = predictions.best(entry)
+        table.add_row(str(entry.image), name, f"{share:.3f}")
+    Console().print(table)
+    if options.output is not None:
+        print(f"probabilities: {options.output}")

@@ -5,6 +5,7 @@ from typing import get_args
 
 from innerloop.fewshot.learners import gradient
 from innerloop.fewshot.learners.base import EpisodicLearner, EpisodicNet, FewShotLearner
+from innerloop.fewshot.learners.mann import Mann
 from innerloop.fewshot.learners.matching import Matching
 from innerloop.fewshot.learners.method import Method, Problem
 from innerloop.fewshot.learners.prototypical import Prototypical
@@ -16,6 +17,7 @@ METHODS: Mapping[str, type[Method]] = {
     "matching": Matching,
     "prototypical": Prototypical,
     "relation": Relation,
+    "mann": Mann,
     **dict.fromkeys(get_args(gradient.Name), gradient.Gradient),
 }
 

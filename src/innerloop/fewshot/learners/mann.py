@@ -1,0 +1,238 @@
+"""Memory-augmented neural networks (Santoro 2016): an LSTM that stores what it has seen in a memory.
+
+The images of an episode come one at a time, each together with the label of the image before it, so that an
+image must be kept until its label has come.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from innerloop.core.errors import InputError
+from innerloop.fewshot.backbones import Backbone, embed, embed_together
+from innerloop.fewshot.episodes import Episodes
+from innerloop.fewshot.learners.base import EpisodicLearner, EpisodicNet, one_hot
+from innerloop.fewshot.learners.method import BackboneFactory, Method, Problem
+from innerloop.settings.kinds import Count, Probability
+
+SMALLEST_NORM = 1e-6
+"""Of a slot that has a direction. The cosine with an empty slot is 0, and its slope finite."""
+
+
+class State(NamedTuple):
+    """What is carried from image to image of ``E`` episodes; all zeros before the first.
+
+    Attributes:
+        hidden: h, ``E x hidden``.
+        cell: of the LSTM, ``E x hidden``.
+        memory: M, ``E x slots x width``.
+        usage: w^u, ``E x slots``.
+        weights: w^r, ``E x reads x slots``.
+        reads: r, ``E x reads x width``.
+    """
+
+    hidden: Tensor
+    cell: Tensor
+    memory: Tensor
+    usage: Tensor
+    weights: Tensor
+    reads: Tensor
+
+
+class LeastRecentlyUsedAccess(nn.Module):
+    """Writes to the least used slots or where was last read, then reads by content (the paper's LRUA).
+
+    Each head has a key k_t and a gate σ(a_t)::
+
+        w^w_t = σ(a_t) w^r_{t-1} + (1 − σ(a_t)) w^lu_{t-1}
+        M_t(i) = M_{t-1}(i) + Σ_heads w^w_t(i) k_t, the least used slot emptied before
+        w^r_t = softmax_i cos(k_t, M_t(i))
+        r_t = Σ_i w^r_t(i) M_t(i)
+        w^u_t = γ w^u_{t-1} + Σ_heads w^r_t + Σ_heads w^w_t
+
+    Args:
+        decay: γ.
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__()
+        self.decay = decay
+
+    def forward(self, state: State, keys: Tensor, gates: Tensor) -> State:
+        """One step of the memory.
+
+        Args:
+            state: its memory, usage and weights are those of the step before.
+            keys: ``E x reads x width``.
+            gates: σ(a), between 0 and 1, ``E x reads x 1``.
+        """
+        spare = least_used(state.usage, keys.shape[1])
+        writes = gates * state.weights + (1 - gates) * spare[:, None]
+        kept = state.memory * (1 - least_used(state.usage, 1))[..., None]
+        memory = kept + writes.mT @ keys
+        directions = F.normalize(memory, dim=-1, eps=SMALLEST_NORM)
+        weights = (F.normalize(keys, dim=-1, eps=SMALLEST_NORM) @ directions.mT).softmax(-1)
+        usage = self.decay * state.usage + weights.sum(1) + writes.sum(1)
+        return state._replace(memory=memory, usage=usage, weights=weights, reads=weights @ memory)
+
+
+def least_used(usage: Tensor, count: int) -> Tensor:
+    """w^lu: 1 at the ``count`` slots of least usage and 0 elsewhere, ``E x slots``.
+
+    Of equally used slots the first ones are marked; the paper's comparison (w^u at most its n-th smallest)
+    would mark all slots of a fresh memory.
+    """
+    chosen = usage.argsort(dim=-1, stable=True)[:, :count]
+    return torch.zeros_like(usage).scatter(-1, chosen, 1.0)
+
+
+class MannNet(EpisodicNet):
+    """An LSTM over [x_t, onehot(y_{t-1}), r_{t-1}] drives the memory; [h_t, r_t] tells the class.
+
+    A head's key is the hyperbolic tangent of a linear function of h_t, its gate the sigmoid of another.
+
+    Args:
+        encoder: images to x.
+        ways: N.
+        hidden: units of the LSTM.
+        slots: of the memory.
+        width: numbers a slot.
+        reads: heads.
+        decay: see :class:`LeastRecentlyUsedAccess`.
+    """
+
+    def __init__(
+        self, encoder: Backbone, ways: int, hidden: int, slots: int, width: int, reads: int, decay: float
+    ) -> None:
+        super().__init__()
+        if reads > slots:
+            raise InputError(f"{reads} heads cannot write to {slots} memory slots; use as many slots or more")
+        self.encoder = encoder
+        self.controller = nn.LSTMCell(encoder.features + ways + reads * width, hidden)
+        self.keys = nn.Sequential(
+            nn.Linear(hidden, reads * width), nn.Unflatten(-1, (reads, width)), nn.Tanh()
+        )
+        self.gates = nn.Sequential(nn.Linear(hidden, reads), nn.Unflatten(-1, (reads, 1)), nn.Sigmoid())
+        self.access = LeastRecentlyUsedAccess(decay)
+        self.output = nn.Linear(hidden + reads * width, ways)
+        # Of an episode's part of each field of the state.
+        self.shapes = ((hidden,), (hidden,), (slots, width), (slots,), (reads, slots), (reads, width))
+
+    def loss(self, episodes: Episodes) -> Tensor:
+        """The mean cross-entropy over all images of an episode, in an order drawn for it."""
+        images = torch.cat([episodes.support, episodes.query], 1)
+        labels = torch.cat([episodes.support_labels, episodes.query_labels], 1)
+        # Drawn on the CPU, whose random state is the one that a checkpoint keeps.
+        order = torch.rand(labels.shape).argsort(-1).to(labels.device)
+        rows = torch.arange(len(labels), device=labels.device)[:, None]
+        images, labels = images[rows, order], labels[rows, order]
+        logits = self.instance_logits(images, labels, episodes.ways)
+        return F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+
+    def scores(self, episodes: Episodes) -> Tensor:
+        """Logits of each query as the image that follows the support set, ``E x Q x N``."""
+        support, query = embed_together(self.encoder, episodes.support, episodes.query)
+        labels = one_hot(episodes.support_labels, episodes.ways)
+        queries = query.shape[1]
+        learned = State(*(field.repeat_interleave(queries, 0) for field in self._states(support, labels)[-1]))
+        asked = self._step(query.flatten(0, 1), labels[:, -1].repeat_interleave(queries, 0), learned)
+        return self._logits(asked).view(-1, queries, episodes.ways)
+
+    def instance_logits(self, images: Tensor, labels: Tensor, ways: int) -> Tensor:
+        """``E x T x C x H x W`` images and ``int64``, ``E x T``, labels to logits, ``E x T x N``.
+
+        Those of an image know the labels of the images before it. ``ways``: N, as the network was built for.
+        """
+        states = self._states(embed(self.encoder, images), one_hot(labels, ways))
+        return torch.stack([self._logits(state) for state in states], 1)
+
+    def _states(self, features: Tensor, labels: Tensor) -> list[State]:
+        """The state after each image, from ``E x T x F`` features and their ``E x T x N`` labels."""
+        before = F.pad(labels, (0, 0, 1, 0))
+        states = [State(*(features.new_zeros(len(features), *shape) for shape in self.shapes))]
+        for step in range(features.shape[1]):
+            states.append(self._step(features[:, step], before[:, step], states[-1]))
+        return states[1:]
+
+    def _step(self, features: Tensor, label: Tensor, state: State) -> State:
+        inputs = torch.cat([features, label, state.reads.flatten(1)], -1)
+        hidden, cell = self.controller(inputs, (state.hidden, state.cell))
+        after: State = self.access(state, self.keys(hidden), self.gates(hidden))
+        return after._replace(hidden=hidden, cell=cell)
+
+    def _logits(self, state: State) -> Tensor:
+        logits: Tensor = self.output(torch.cat([state.hidden, state.reads.flatten(1)], -1))
+        return logits
+
+
+@torch.no_grad()
+def instance_accuracy(net: MannNet, images: Tensor, labels: Tensor, ways: int, instances: int) -> Tensor:
+    """Accuracy on the first, second, ... image of a class in a sequence, as the paper reports it.
+
+    The first can only be guessed among the classes not yet seen; the second is the paper's 1-shot accuracy.
+
+    Args:
+        net: its batch norm takes the running statistics.
+        images: ``E x T x C x H x W``.
+        labels: ``int64``, ``E x T``.
+        ways: N.
+        instances: how many.
+
+    Returns:
+        Shape ``instances``; not a number where no class comes so often.
+    """
+    was_training = net.training
+    net.eval()
+    try:
+        hits = net.instance_logits(images, labels, ways).argmax(-1) == labels
+    finally:
+        net.train(was_training)
+    instance = F.one_hot(labels, ways).cumsum(1).gather(-1, labels[..., None])
+    counted = instance == torch.arange(1, instances + 1, device=labels.device)
+    return (counted & hits[..., None]).sum((0, 1)) / counted.sum((0, 1))
+
+
+class Pixels(Backbone):
+    """The image itself, as the paper's LSTM sees it."""
+
+    def __init__(self, channels: int, size: int) -> None:
+        super().__init__()
+        self.features = channels * size * size
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``M x C x H x W`` to ``M x CHW``."""
+        return images.flatten(1)
+
+
+@dataclass(frozen=True)
+class Mann(Method):
+    """The settings; the paper's are pixels, 200, 128, 40, 4 and 0.95.
+
+    Args:
+        encoder: whether the LSTM sees the features of the backbone or the pixels.
+        hidden: units of the LSTM.
+        memory_slots: slots of the memory.
+        memory_width: numbers a slot.
+        reads: heads, each with a key, a write and a read of its own.
+        usage_decay: γ, the part of a slot's usage that is left after a step.
+    """
+
+    name: Literal["mann"]
+    encoder: Literal["backbone", "pixels"]
+    hidden: Count
+    memory_slots: Count
+    memory_width: Count
+    reads: Count
+    usage_decay: Probability
+
+    def build(self, problem: Problem, backbone: BackboneFactory) -> EpisodicLearner:
+        """The learner."""
+        pixels = self.encoder == "pixels"
+        encoder = Pixels(problem.channels, problem.size) if pixels else backbone(running=True)
+        memory = (self.memory_slots, self.memory_width, self.reads, self.usage_decay)
+        learner = EpisodicLearner(MannNet(encoder, problem.ways, self.hidden, *memory))
+        learner.fixed_ways = True
+        return learner
