@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from innerloop.fewshot.backbones import Backbone, ConvBlock
 from innerloop.fewshot.data.toy import toy_splits
 from innerloop.fewshot.episodes import Episodes, EpisodeShape, EpisodeStream
-from innerloop.fewshot.learners.gradient import Classifier
+from innerloop.fewshot.learners.classifier import Classifier
 from innerloop.fewshot.learners.lstm_meta import (
     LstmMeta,
     LstmMetaLearner,

@@ -1,4 +1,4 @@
-"""Every method through the same demands: it learns, resumes, and minds order, labels and queries as it should."""
+"""Every method, the same demands: it learns, resumes, and minds order, labels and queries as it should."""
 
 from dataclasses import replace
 from functools import cache

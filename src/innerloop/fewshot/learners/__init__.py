@@ -5,8 +5,10 @@ from typing import get_args
 
 from innerloop.fewshot.learners import gradient
 from innerloop.fewshot.learners.base import EpisodicLearner, EpisodicNet, FewShotLearner
+from innerloop.fewshot.learners.lstm_meta import LstmMeta
 from innerloop.fewshot.learners.mann import Mann
 from innerloop.fewshot.learners.matching import Matching
+from innerloop.fewshot.learners.metanet import MetaNetworks
 from innerloop.fewshot.learners.method import Method, Problem
 from innerloop.fewshot.learners.prototypical import Prototypical
 from innerloop.fewshot.learners.relation import Relation
@@ -17,7 +19,9 @@ METHODS: Mapping[str, type[Method]] = {
     "matching": Matching,
     "prototypical": Prototypical,
     "relation": Relation,
+    "lstm_meta": LstmMeta,
     "mann": Mann,
+    "metanet": MetaNetworks,
     **dict.fromkeys(get_args(gradient.Name), gradient.Gradient),
 }
 

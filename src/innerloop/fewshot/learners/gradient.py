@@ -9,39 +9,22 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from torch import Tensor, nn, vmap
-from torch.func import functional_call
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from innerloop.core.inner import SGD, Adam, InnerRule, LearningRates
 from innerloop.core.inner_loop import InnerLoop
 from innerloop.core.learner import VmapLearner
 from innerloop.core.metagrad import Exact, FirstOrder, Implicit, Reptile, Strategy
-from innerloop.core.params import Params
 from innerloop.core.task import FixedTask
-from innerloop.fewshot.backbones import Backbone
 from innerloop.fewshot.episodes import Episodes
 from innerloop.fewshot.learners.base import FewShotLearner
+from innerloop.fewshot.learners.classifier import Classifier, classify
 from innerloop.fewshot.learners.method import BackboneFactory, Method, Problem
 from innerloop.settings.kinds import Count, Positive
 
 Name = Literal["maml", "fomaml", "anil", "meta_sgd", "reptile", "implicit_maml"]
 Labelled = tuple[Tensor, Tensor]
-INDUCTIVE_CHUNK = 64
-
-
-class Classifier(nn.Module):
-    """A backbone and a linear layer with an output for each class of an episode."""
-
-    def __init__(self, backbone: Backbone, ways: int) -> None:
-        super().__init__()
-        self.body = backbone
-        self.head = nn.Linear(backbone.features, ways)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """``M x C x H x W`` to ``M x N``."""
-        logits: Tensor = self.head(self.body(images))
-        return logits
 
 
 class GradientLearner(FewShotLearner):
@@ -102,24 +85,9 @@ class GradientLearner(FewShotLearner):
                 task = self.learner.bundle(self.tasks(chunk, "test"))
                 with self.learner.excursion() as theta:
                     adapted = self._test_loop.run(self.learner, task, theta).params
-            scores.append(self._classify(adapted, chunk, transductive))
+            with torch.no_grad():
+                scores.append(classify(self.module, adapted, chunk, transductive))
         return torch.cat(scores).log_softmax(-1)
-
-    @torch.no_grad()
-    def _classify(self, adapted: Params, episodes: Episodes, transductive: bool) -> Tensor:
-        def classify(params: Params, images: Tensor) -> Tensor:
-            logits: Tensor = functional_call(self.module, params, (images,))
-            return logits
-
-        def classify_each(params: Params, support: Tensor, query: Tensor) -> Tensor:
-            def alone(image: Tensor) -> Tensor:
-                return classify(params, torch.cat([support, image[None]]))[-1]
-
-            return vmap(alone, chunk_size=INDUCTIVE_CHUNK)(query)
-
-        if transductive:
-            return vmap(classify)(adapted, episodes.query)
-        return vmap(classify_each)(adapted, episodes.support, episodes.query)
 
 
 def cross_entropy(module: nn.Module, batch: Labelled) -> Tensor:

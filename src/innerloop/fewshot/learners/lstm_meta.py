@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from innerloop.core.params import Params
 from innerloop.fewshot.episodes import Episodes
 from innerloop.fewshot.learners.base import EpisodicLearner, EpisodicNet
-from innerloop.fewshot.learners.gradient import INDUCTIVE_CHUNK, Classifier
+from innerloop.fewshot.learners.classifier import Classifier, classify
 from innerloop.fewshot.learners.method import BackboneFactory, Method, Problem
 from innerloop.settings.kinds import Count
 
@@ -186,35 +186,6 @@ class LstmMetaNet(EpisodicNet):
 
         found: tuple[Tensor, Tensor] = vmap(grad_and_value(loss))(theta.detach(), images, labels)
         return found
-
-
-def classify(module: nn.Module, adapted: Params, episodes: Episodes, transductive: bool) -> Tensor:
-    """The logits of queries by a module whose batch norm has no running statistics.
-
-    Args:
-        module: images to logits.
-        adapted: its parameters in each episode, with a leading dimension ``E``.
-        episodes: ``E`` of them.
-        transductive: an episode's queries make one batch. Otherwise every query is put in a batch with the
-            support set alone (Nichol 2018).
-
-    Returns:
-        ``E x Q x N``.
-    """
-
-    def logits(params: Params, images: Tensor) -> Tensor:
-        found: Tensor = functional_call(module, params, (images,))
-        return found
-
-    def logits_of_each(params: Params, support: Tensor, query: Tensor) -> Tensor:
-        def alone(image: Tensor) -> Tensor:
-            return logits(params, torch.cat([support, image[None]]))[-1]
-
-        return vmap(alone, chunk_size=INDUCTIVE_CHUNK)(query)
-
-    if transductive:
-        return vmap(logits)(adapted, episodes.query)
-    return vmap(logits_of_each)(adapted, episodes.support, episodes.query)
 
 
 class LstmMetaLearner(EpisodicLearner):

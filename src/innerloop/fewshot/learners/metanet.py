@@ -58,8 +58,10 @@ class TwoLayers(nn.Module):
     def shaped(self, coordinates: Tensor) -> Weights:
         """``... x P`` as weights of these layers, ``... x D x F`` and ``... x O x D``."""
         hidden, output = coordinates.tensor_split([self.hidden.weight.numel()], -1)
+        leading = coordinates.shape[:-1]
         return Weights(
-            hidden.unflatten(-1, self.hidden.weight.shape), output.unflatten(-1, self.output.weight.shape)
+            hidden.reshape(*leading, *self.hidden.weight.shape),
+            output.reshape(*leading, *self.output.weight.shape),
         )
 
 
@@ -152,6 +154,19 @@ def preprocess(gradients: Tensor) -> Tensor:
     return torch.stack([size, sign], -1)
 
 
+def _small_output(hidden: int) -> nn.Linear:
+    """A generator's last layer, ten times smaller than usual at first and without an offset.
+
+    Features after a ReLU add up whatever all fast weights have in common; left large, it drowns what the
+    gradients say, and some first values never train.
+    """
+    layer = nn.Linear(hidden, 1)
+    with torch.no_grad():
+        layer.weight.mul_(0.1)
+        layer.bias.zero_()
+    return layer
+
+
 class TaskGenerator(nn.Module):
     """d_G: task-level fast weights from the gradients of T support images.
 
@@ -161,7 +176,7 @@ class TaskGenerator(nn.Module):
     def __init__(self, hidden: int) -> None:
         super().__init__()
         self.lstm = nn.LSTM(2, hidden)
-        self.output = nn.Linear(hidden, 1)
+        self.output = _small_output(hidden)
 
     def forward(self, gradients: Tensor) -> Tensor:
         """``E x T x P`` to ``E x P``."""
@@ -177,7 +192,7 @@ class ExampleGenerator(nn.Module):
     def __init__(self, hidden: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(2, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1)
+            nn.Linear(2, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), _small_output(hidden)
         )
 
     def forward(self, gradients: Tensor) -> Tensor:
