@@ -14,10 +14,8 @@ from innerloop.fewshot.episodes import Episodes, EpisodeShape, EpisodeStream
 from innerloop.fewshot.evaluate import measure
 from innerloop.fewshot.learners.base import EpisodicLearner
 from innerloop.fewshot.learners.metanet import (
-    ExampleGenerator,
     MetaNet,
     MetaNetworks,
-    TaskGenerator,
     TwoLayers,
     augmented,
     base_loss,
@@ -36,10 +34,16 @@ def randoms(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64)
 
 
+def fresh_net() -> MetaNet:
+    return MetaNet(Conv4(1, 16, width=7), WAYS, hidden=6, generator_hidden=5, task_examples=TASK_EXAMPLES)
+
+
 @pytest.fixture
 def net() -> MetaNet:
-    """In evaluation, with running statistics unlike those of a fresh batch norm."""
-    net = MetaNet(Conv4(1, 16, width=7), WAYS, hidden=6, generator_hidden=5, task_examples=TASK_EXAMPLES)
+    """As if trained: with fast weights, and running statistics unlike those of a fresh batch norm."""
+    net = fresh_net()
+    for generator in (net.task_generator.output, net.example_generator.layers[-1]):
+        generator.reset_parameters()
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, std=0.3)
@@ -183,10 +187,8 @@ def test_without_fast_weights_the_layers_are_plain(layers: TwoLayers) -> None:
     torch.testing.assert_close(augmented(layers.slow, nothing, features), wanted, **CLOSE)
 
 
-def test_without_fast_weights_the_net_is_the_base_learner(net: MetaNet, episodes: Episodes) -> None:
-    without_task_weights(net)
-    for parameter in net.example_generator.layers[-1].parameters():
-        nn.init.zeros_(parameter)
+def test_a_fresh_net_has_no_fast_weights(episodes: Episodes) -> None:
+    net = fresh_net().double().eval()
     features = net.backbone(episodes.query.flatten(0, 1))
     wanted = plain(net.base.slow, features).unflatten(0, (EPISODES, QUERIES))
     torch.testing.assert_close(net.scores(episodes), wanted, **CLOSE)
@@ -236,20 +238,21 @@ def test_preprocessing_gives_size_and_sign() -> None:
 # The networks that make fast weights
 
 
-@pytest.mark.parametrize("generator", [TaskGenerator(5).double(), ExampleGenerator(5).double()])
-def test_coordinates_are_treated_alike_and_apart(generator: nn.Module) -> None:
+@pytest.mark.parametrize("generator", ["task_generator", "example_generator"])
+def test_coordinates_are_treated_alike_and_apart(net: MetaNet, generator: str) -> None:
+    generate = net.get_submodule(generator)
     gradients = 0.1 * randoms(2, 3, 11)
-    found = generator(gradients)
+    found = generate(gradients)
     order = torch.randperm(11)
-    torch.testing.assert_close(generator(gradients[..., order]), found[..., order], **CLOSE)
+    torch.testing.assert_close(generate(gradients[..., order]), found[..., order], **CLOSE)
     changed = gradients.clone()
     changed[..., 4] *= -3
-    moved = (generator(changed) != found).flatten(0, -2).any(0)
+    moved = (generate(changed) != found).flatten(0, -2).any(0)
     assert moved.tolist() == [coordinate == 4 for coordinate in range(11)]
 
 
-def test_the_task_generator_reads_a_coordinates_gradients_in_turn() -> None:
-    generator = TaskGenerator(5).double()
+def test_the_task_generator_reads_a_coordinates_gradients_in_turn(net: MetaNet) -> None:
+    generator = net.task_generator
     cell = nn.LSTMCell(2, 5).double()
     cell.load_state_dict({name.removesuffix("_l0"): p for name, p in generator.lstm.state_dict().items()})
     gradients = 0.1 * randoms(2, 3, 4)

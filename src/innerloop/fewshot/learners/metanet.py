@@ -2,8 +2,8 @@
 
 The representation u and the base learner b are two fully connected layers each on the features of one
 backbone, and these layers have fast weights; the paper gives them to the convolutions of two nets too.
-Convolutions with weights of their own for every query would cost many times a step without them, and
-gradients that end at the features meet no batch norm, whose statistics tie an image to its batch.
+Convolutions with weights of their own for every query would multiply the cost of a step, and gradients that
+end at the features meet no batch norm, whose statistics tie an image to its batch.
 """
 
 import math
@@ -154,16 +154,15 @@ def preprocess(gradients: Tensor) -> Tensor:
     return torch.stack([size, sign], -1)
 
 
-def _small_output(hidden: int) -> nn.Linear:
-    """A generator's last layer, ten times smaller than usual at first and without an offset.
+def _silent(hidden: int) -> nn.Linear:
+    """A generator's last layer, which gives fast weights of 0 at first.
 
-    Features after a ReLU add up whatever all fast weights have in common; left large, it drowns what the
-    gradients say, and some first values never train.
+    An offset that random values would give to all fast weights alike adds up over features that are never
+    negative, and drowns what the gradients say. From 0, the first steps take up what lowers the loss.
     """
     layer = nn.Linear(hidden, 1)
-    with torch.no_grad():
-        layer.weight.mul_(0.1)
-        layer.bias.zero_()
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
     return layer
 
 
@@ -176,7 +175,7 @@ class TaskGenerator(nn.Module):
     def __init__(self, hidden: int) -> None:
         super().__init__()
         self.lstm = nn.LSTM(2, hidden)
-        self.output = _small_output(hidden)
+        self.output = _silent(hidden)
 
     def forward(self, gradients: Tensor) -> Tensor:
         """``E x T x P`` to ``E x P``."""
@@ -192,7 +191,7 @@ class ExampleGenerator(nn.Module):
     def __init__(self, hidden: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(2, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), _small_output(hidden)
+            nn.Linear(2, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), _silent(hidden)
         )
 
     def forward(self, gradients: Tensor) -> Tensor:
@@ -236,9 +235,8 @@ class MetaNet(EpisodicNet):
     def task_weights(self, support: Tensor, labels: Tensor, ways: int) -> Tensor:
         """Q*: ``E x S x F`` and ``E x S`` to ``E x P``."""
         slow = self.representation.slow
-        with torch.no_grad():
-            member = one_hot(labels, ways).to(support.dtype)
-            means = member.mT @ plain(slow, support) / member.sum(1)[..., None]
+        member = one_hot(labels, ways).to(support.dtype)
+        means = member.mT @ plain(slow, support) / member.sum(1)[..., None]
         seen, seen_labels = support[:, : self.task_examples], labels[:, : self.task_examples]
         means = means[:, None].expand(-1, seen.shape[1], -1, -1)
         gradients = example_gradients(representation_loss, slow, seen, seen_labels, means)
