@@ -18,9 +18,9 @@ from innerloop.fewshot.learners.lstm_meta import (
     LstmMetaNet,
     MetaLearner,
     MetaState,
-    preprocessed,
 )
 from innerloop.fewshot.learners.method import Problem
+from innerloop.fewshot.learners.preprocessing import log_and_sign
 
 WAYS, SIZE, HIDDEN = 3, 6, 4
 
@@ -90,26 +90,6 @@ def descended(module: nn.Module, batches: list[tuple[Tensor, Tensor]], rate: flo
     return module
 
 
-# Preprocessing
-
-
-def test_preprocessing_is_the_appendixs() -> None:
-    threshold = math.exp(-10)
-    sizes = [0.0, 1e-30, 1e-9, threshold * (1 - 1e-9), threshold * (1 + 1e-9), 1e-3, 1.0, 7.0, 1e4]
-    values = [sign * size for size in sizes for sign in (1.0, -1.0)]
-    wanted = [
-        (math.log(abs(x)) / 10, math.copysign(1, x)) if abs(x) >= threshold else (-1.0, math.exp(10) * x)
-        for x in values
-    ]
-    got = preprocessed(torch.tensor(values, dtype=torch.float64).view(2, -1)).view(-1, 2)
-    torch.testing.assert_close(got, torch.tensor(wanted, dtype=torch.float64), rtol=1e-12, atol=1e-12)
-
-
-def test_preprocessing_is_continuous_at_the_threshold() -> None:
-    at = torch.tensor([math.exp(-10)])
-    torch.testing.assert_close(preprocessed(torch.cat([at, -at])), torch.tensor([[-1.0, 1.0], [-1.0, -1.0]]))
-
-
 # The meta-learner
 
 
@@ -128,7 +108,7 @@ def step_of_one(
     """One step for a single coordinate by the equations; all are of shape (), but for h and c."""
     hidden, memory, i, f = state
     cell = meta.recurrent
-    seen = torch.cat([preprocessed(gradient), preprocessed(loss)])
+    seen = torch.cat([log_and_sign(gradient, 10), log_and_sign(loss, 10)])
     raw = cell.weight_ih @ seen + cell.bias_ih + cell.weight_hh @ hidden + cell.bias_hh
     keep_new, keep_old, candidate, emit = raw.view(4, -1)
     memory = torch.sigmoid(keep_old) * memory + torch.sigmoid(keep_new) * torch.tanh(candidate)

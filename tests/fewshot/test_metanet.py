@@ -1,6 +1,5 @@
 """Meta Networks: every part, and the whole, against loops over episodes, support images and queries."""
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -14,6 +13,7 @@ from innerloop.fewshot.episodes import Episodes, EpisodeShape, EpisodeStream
 from innerloop.fewshot.evaluate import measure
 from innerloop.fewshot.learners.base import EpisodicLearner
 from innerloop.fewshot.learners.metanet import (
+    LOG_RANGE,
     MetaNet,
     MetaNetworks,
     TwoLayers,
@@ -21,9 +21,9 @@ from innerloop.fewshot.learners.metanet import (
     base_loss,
     example_gradients,
     plain,
-    preprocess,
 )
 from innerloop.fewshot.learners.method import Problem
+from innerloop.fewshot.learners.preprocessing import log_and_sign
 
 EPISODES, WAYS, SHOTS, QUERIES = 2, 3, 2, 4
 TASK_EXAMPLES = 4
@@ -225,16 +225,6 @@ def test_the_base_gradient_of_the_output_layer_has_the_known_form(layers: TwoLay
     torch.testing.assert_close(found, error[..., None] * hidden[..., None, :], **CLOSE)
 
 
-def test_preprocessing_gives_size_and_sign() -> None:
-    gradients = [0.0, 1e-9, -1e-4, 0.99 * math.exp(-7), -1.01 * math.exp(-7), 0.3, -1.0, 50.0]
-    wanted = [
-        [math.log(abs(g)) / 7, math.copysign(1, g)] if abs(g) >= math.exp(-7) else [-1, math.exp(7) * g]
-        for g in gradients
-    ]
-    found = preprocess(torch.tensor(gradients, dtype=torch.float64))
-    torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.float64), **CLOSE)
-
-
 # The networks that make fast weights
 
 
@@ -260,7 +250,7 @@ def test_the_task_generator_reads_a_coordinates_gradients_in_turn(net: MetaNet) 
         for coordinate in range(4):
             state = (torch.zeros(1, 5, dtype=torch.float64), torch.zeros(1, 5, dtype=torch.float64))
             for step in range(3):
-                state = cell(preprocess(gradients[episode, step, coordinate])[None], state)
+                state = cell(log_and_sign(gradients[episode, step, coordinate], LOG_RANGE)[None], state)
             wanted = generator.output(state[0]).squeeze()
             torch.testing.assert_close(generator(gradients)[episode, coordinate], wanted, **CLOSE)
 

@@ -3,7 +3,6 @@
 Batch norm takes the statistics of its batch throughout; the paper gathers them anew in each episode.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import cycle, islice
@@ -19,27 +18,11 @@ from innerloop.fewshot.episodes import Episodes
 from innerloop.fewshot.learners.base import EpisodicLearner, EpisodicNet
 from innerloop.fewshot.learners.classifier import Classifier, classify
 from innerloop.fewshot.learners.method import BackboneFactory, Method, Problem
+from innerloop.fewshot.learners.preprocessing import log_and_sign
 from innerloop.settings.kinds import Count
 
 CUTOFF = 10.0
 """p: what is below e⁻ᵖ counts as small when gradients and losses are preprocessed."""
-
-
-def preprocessed(values: Tensor) -> Tensor:
-    """Size and sign of numbers of very different sizes, both within a network's reach (appendix).
-
-    x becomes (log|x| / p, sign x) where |x| ≥ e⁻ᵖ, and (−1, eᵖ x) below, with p = 10. On either side of the
-    threshold each half is a clipped form of the other.
-
-    Args:
-        values: ``...``.
-
-    Returns:
-        ``... x 2``.
-    """
-    size = (values.abs().log() / CUTOFF).clamp_min(-1)
-    sign = (math.exp(CUTOFF) * values).clamp(-1, 1)
-    return torch.stack([size, sign], -1)
 
 
 class MetaState(NamedTuple):
@@ -104,8 +87,8 @@ class MetaLearner(nn.Module):
         Returns:
             θ_t and the state.
         """
-        of_loss = preprocessed(loss)[:, None].expand(-1, theta.shape[1], -1)
-        inputs = torch.cat([preprocessed(gradient), of_loss], -1).flatten(0, 1)
+        of_loss = log_and_sign(loss, CUTOFF)[:, None].expand(-1, theta.shape[1], -1)
+        inputs = torch.cat([log_and_sign(gradient, CUTOFF), of_loss], -1).flatten(0, 1)
         hidden, memory = self.recurrent(inputs, (state.hidden, state.memory))
         seen = hidden.unflatten(0, theta.shape)
 

@@ -6,7 +6,6 @@ Convolutions with weights of their own for every query would multiply the cost o
 end at the features meet no batch norm, whose statistics tie an image to its batch.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -20,10 +19,11 @@ from innerloop.fewshot.backbones import Backbone, embed_together
 from innerloop.fewshot.episodes import Episodes
 from innerloop.fewshot.learners.base import EpisodicLearner, EpisodicNet, one_hot
 from innerloop.fewshot.learners.method import BackboneFactory, Method, Problem
+from innerloop.fewshot.learners.preprocessing import log_and_sign
 from innerloop.settings.kinds import Count
 
 LOG_RANGE = 7.0
-"""p of :func:`preprocess`: gradients from e⁻⁷ up count by their logarithm, smaller ones by their value."""
+"""p of :func:`log_and_sign`: gradients from e⁻⁷ up count by their logarithm, smaller ones by their value."""
 
 
 class Weights(NamedTuple):
@@ -143,17 +143,6 @@ def example_gradients(loss: Callable[..., Tensor], weights: Weights, *examples: 
     return gradients.coordinates()
 
 
-def preprocess(gradients: Tensor) -> Tensor:
-    """Size and sign of numbers of any magnitude (Andrychowicz 2016, appendix A).
-
-    (log|g| / p, sgn g) where |g| ≥ e⁻ᵖ, and (−1, eᵖ g) elsewhere: ``...`` to ``... x 2``.
-    """
-    large = gradients.abs() >= math.exp(-LOG_RANGE)
-    size = torch.where(large, gradients.abs().log() / LOG_RANGE, -1)
-    sign = torch.where(large, gradients.sign(), math.exp(LOG_RANGE) * gradients)
-    return torch.stack([size, sign], -1)
-
-
 def _silent(hidden: int) -> nn.Linear:
     """A generator's last layer, which gives fast weights of 0 at first.
 
@@ -179,7 +168,7 @@ class TaskGenerator(nn.Module):
 
     def forward(self, gradients: Tensor) -> Tensor:
         """``E x T x P`` to ``E x P``."""
-        sequence = preprocess(gradients).transpose(0, 1)
+        sequence = log_and_sign(gradients, LOG_RANGE).transpose(0, 1)
         _, (last, _) = self.lstm(sequence.flatten(1, 2))
         weights: Tensor = self.output(last)
         return weights.view(sequence.shape[1:3])
@@ -196,7 +185,7 @@ class ExampleGenerator(nn.Module):
 
     def forward(self, gradients: Tensor) -> Tensor:
         """``... x P`` to the same."""
-        weights: Tensor = self.layers(preprocess(gradients))
+        weights: Tensor = self.layers(log_and_sign(gradients, LOG_RANGE))
         return weights.squeeze(-1)
 
 
