@@ -65,10 +65,12 @@ class EpisodicLearner(FewShotLearner):
 
     Args:
         net: the network.
+        fixed_ways: see :class:`FewShotLearner`.
     """
 
-    def __init__(self, net: EpisodicNet) -> None:
+    def __init__(self, net: EpisodicNet, fixed_ways: bool = False) -> None:
         self.net = self.module = net
+        self.fixed_ways = fixed_ways
         self.learner = InPlaceLearner(net, _episode_loss, batch_size=_images)
         self.strategy = Direct()
 

@@ -179,7 +179,6 @@ class LstmMetaLearner(EpisodicLearner):
     """
 
     net: LstmMetaNet
-    fixed_ways = True
 
     def scores(self, episodes: Episodes, transductive: bool) -> Tensor:
         """See :meth:`FewShotLearner.scores`."""
@@ -216,4 +215,4 @@ class LstmMeta(Method):
         """The learner."""
         classifier = Classifier(backbone(running=False), problem.ways)
         net = LstmMetaNet(classifier, MetaLearner(self.hidden), self.inner_epochs, self.inner_batch_size)
-        return LstmMetaLearner(net)
+        return LstmMetaLearner(net, fixed_ways=True)

@@ -233,6 +233,4 @@ class Mann(Method):
         pixels = self.encoder == "pixels"
         encoder = Pixels(problem.channels, problem.size) if pixels else backbone(running=True)
         memory = (self.memory_slots, self.memory_width, self.reads, self.usage_decay)
-        learner = EpisodicLearner(MannNet(encoder, problem.ways, self.hidden, *memory))
-        learner.fixed_ways = True
-        return learner
+        return EpisodicLearner(MannNet(encoder, problem.ways, self.hidden, *memory), fixed_ways=True)

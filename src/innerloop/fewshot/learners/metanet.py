@@ -270,6 +270,4 @@ class MetaNetworks(Method):
         net = MetaNet(
             backbone(running=True), problem.ways, self.hidden, self.generator_hidden, self.task_examples
         )
-        learner = EpisodicLearner(net)
-        learner.fixed_ways = True
-        return learner
+        return EpisodicLearner(net, fixed_ways=True)
