@@ -15,17 +15,14 @@ from innerloop.fewshot.data.load import DataConfig
 from innerloop.fewshot.learners import METHODS, Method
 from innerloop.settings.constraints import OneOrMany, Range
 from innerloop.settings.kinds import (
-    Betas,
     Count,
-    Fraction,
     LocalPath,
-    NonNegative,
-    Positive,
     Seed,
     Text,
 )
 from innerloop.settings.layers import Layer, Stack, read_overrides
 from innerloop.settings.library import Library
+from innerloop.settings.optim import OptimConfig
 from innerloop.settings.reader import Reader
 from innerloop.settings.writing import escaped, plain
 
@@ -60,19 +57,6 @@ class TestEpisodes:
     count: Count
     validation_count: Count
     seed: Seed
-
-
-@dataclass(frozen=True)
-class OptimConfig:
-    """The outer optimizer."""
-
-    optimizer_type: Literal["adamw", "adam", "sgd"]
-    lr: Positive
-    weight_decay: NonNegative
-    betas: Betas
-    clip_grad: Positive | None
-    lr_scheduler: Literal["constant", "cosine", "linear"]
-    lr_warmup_steps_ratio: Fraction
 
 
 @dataclass(frozen=True)

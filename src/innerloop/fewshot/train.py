@@ -1,6 +1,6 @@
 """Training of a few-shot learner from settings, put together for the core's trainer."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -11,15 +11,15 @@ from innerloop.core.devices import pick_device
 from innerloop.core.errors import InputError
 from innerloop.core.sampler import SamplerState, derive_seed
 from innerloop.core.task import Task
-from innerloop.core.tracking import Fanout, JsonlTracker, Tracker
-from innerloop.core.trainer import MetaTrainer, OuterSettings, RunSettings
+from innerloop.core.trainer import MetaTrainer, RunSettings
 from innerloop.fewshot.artifacts import Training, build_learner, parameter_count, save_artifact
-from innerloop.fewshot.config import Config, to_dict
+from innerloop.fewshot.config import Config, TestEpisodes, to_dict
+from innerloop.fewshot.data.images import ImageSet
 from innerloop.fewshot.data.load import load_splits
 from innerloop.fewshot.episodes import EpisodeShape, EpisodeStream
 from innerloop.fewshot.evaluate import measure
 from innerloop.fewshot.learners import FewShotLearner
-from innerloop.tracking import build as build_trackers
+from innerloop.tracking import trackers_of_run
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,11 @@ def train(config: Config) -> TrainingResult:
         )
     shape = EpisodeShape(wide.ways, wide.shots, wide.queries)
     stream = EpisodeStream(splits.train, shape, wide.per_step, derive_seed(config.trainer.seed, "train"))
-    test = config.test
-    test_shape = EpisodeShape(test.ways, test.shots, test.queries)
-    if splits.validation is not None and config.trainer.test_freq > 0:
-        test_shape.check(splits.validation)
-    folder = Path(config.trainer.default_local_dir)
+    run = config.trainer
+    evaluate = None
+    if splits.validation is not None and run.test_freq > 0:
+        evaluate = _measuring(learner, splits.validation, config.test, device)
+    folder = Path(run.default_local_dir)
 
     def export(checkpoint: Path) -> None:
         training = Training(
@@ -88,40 +88,35 @@ def train(config: Config) -> TrainingResult:
         )
         save_artifact(checkpoint, learner, config, channels, training)
 
-    def evaluate() -> Mapping[str, float]:
-        assert splits.validation is not None
-        found = measure(learner, splits.validation, test_shape, test.validation_count, test.seed, device)
-        return {
-            "eval/accuracy": fmean(found.inductive),
-            "eval/accuracy_transductive": fmean(found.transductive),
-        }
-
     learner.module.train()
     trainer = MetaTrainer(
         learner.learner,
         learner.strategy,
         _Sampler(stream, learner, device),
-        _outer_settings(config),
+        config.optim.outer(config.trainer.total_steps),
         _run_settings(config, folder),
-        trackers=lambda start: _trackers(config, folder, start),
+        trackers=lambda start: trackers_of_run(run, folder, run.total_steps, start, to_dict(config)),
         export=export,
-        evaluate=None if splits.validation is None else evaluate,
+        evaluate=evaluate,
     )
     return TrainingResult(trainer.fit(), folder / "metrics.jsonl")
 
 
-def _outer_settings(config: Config) -> OuterSettings:
-    optim = config.optim
-    return OuterSettings(
-        learning_rate=optim.lr,
-        total_steps=config.trainer.total_steps,
-        optimizer=optim.optimizer_type,
-        weight_decay=optim.weight_decay,
-        betas=optim.betas,
-        clip_norm=optim.clip_grad,
-        schedule=optim.lr_scheduler,
-        warmup_ratio=optim.lr_warmup_steps_ratio,
-    )
+def _measuring(
+    learner: FewShotLearner, images: ImageSet, test: TestEpisodes, device: torch.device
+) -> Callable[[], Mapping[str, float]]:
+    """What measures accuracy on validation classes; refuses at once what it could not do later."""
+    shape = EpisodeShape(test.ways, test.shots, test.queries)
+    shape.check(images)
+
+    def evaluate() -> Mapping[str, float]:
+        found = measure(learner, images, shape, test.validation_count, test.seed, device)
+        return {
+            "eval/accuracy": fmean(found.inductive),
+            "eval/accuracy_transductive": fmean(found.transductive),
+        }
+
+    return evaluate
 
 
 def _run_settings(config: Config, folder: Path) -> RunSettings:
@@ -134,17 +129,3 @@ def _run_settings(config: Config, folder: Path) -> RunSettings:
         resume=trainer.resume_mode,
         unit="images",
     )
-
-
-def _trackers(config: Config, folder: Path, start: int) -> Tracker:
-    trainer = config.trainer
-    sinks = build_trackers(
-        trainer.logger,
-        folder,
-        trainer.project_name,
-        trainer.experiment_name,
-        trainer.total_steps,
-        start,
-        to_dict(config),
-    )
-    return Fanout([JsonlTracker(folder, start), *sinks])

@@ -171,19 +171,10 @@ def set_modes(config: Config, loaded: LoadedModel) -> None:
 
 def outer_settings(config: Config) -> OuterSettings:
     """The outer optimization. ``meta.reptile_epsilon`` is plain interpolation, ε falling to 0."""
-    optim, total = config.optim, config.trainer.total_steps
+    total = config.trainer.total_steps
     if config.meta.reptile_epsilon is not None:
         return OuterSettings(config.meta.reptile_epsilon, total, optimizer="sgd", schedule="linear")
-    return OuterSettings(
-        learning_rate=optim.lr,
-        total_steps=total,
-        optimizer=optim.optimizer_type,
-        weight_decay=optim.weight_decay,
-        betas=optim.betas,
-        clip_norm=optim.clip_grad,
-        schedule=optim.lr_scheduler,
-        warmup_ratio=optim.lr_warmup_steps_ratio,
-    )
+    return config.optim.outer(total)
 
 
 def _as_tuple(value: str | tuple[str, ...]) -> tuple[str, ...]:

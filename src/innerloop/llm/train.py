@@ -10,7 +10,6 @@ import torch
 from innerloop.core.inner_loop import InnerLoop
 from innerloop.core.losses import average_metrics, task_metrics
 from innerloop.core.monitor import adapt_and_measure
-from innerloop.core.tracking import Fanout, JsonlTracker, Tracker
 from innerloop.core.trainer import MetaTrainer, Resume, RunSettings
 from innerloop.llm.algorithms import (
     build_inner_loop,
@@ -27,7 +26,7 @@ from innerloop.llm.data.prepared import has_manifest, manifest_hash
 from innerloop.llm.episodes import batcher_of, held_out_tasks, training_sampler
 from innerloop.llm.model import LoadedModel, load_model
 from innerloop.llm.versions import library_versions
-from innerloop.tracking import build as build_trackers
+from innerloop.tracking import trackers_of_run
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +60,8 @@ def train(config: Config) -> TrainingResult:
     batcher = batcher_of(config, loaded.tokenizer, loaded.device)
     sampler = training_sampler(config, batcher)
     held_out = held_out_tasks(config, batcher)
-    folder = Path(config.trainer.default_local_dir)
+    run = config.trainer
+    folder = Path(run.default_local_dir)
 
     def export(checkpoint: Path) -> None:
         info = _info(config, loaded, inner, trainer.step)
@@ -79,7 +79,7 @@ def train(config: Config) -> TrainingResult:
         sampler,
         outer_settings(config),
         _run_settings(config, folder),
-        trackers=lambda start: _trackers(config, folder, start),
+        trackers=lambda start: trackers_of_run(run, folder, run.total_steps, start, to_dict(config)),
         export=export if "model" in config.checkpoint.save_contents or config.model.lora_rank else _nothing,
         evaluate=evaluate if held_out else None,
     )
@@ -127,20 +127,6 @@ def _run_settings(config: Config, folder: Path) -> RunSettings:
         saved=frozenset(config.checkpoint.save_contents),
         restored=frozenset(config.checkpoint.load_contents),
     )
-
-
-def _trackers(config: Config, folder: Path, start: int) -> Tracker:
-    trainer = config.trainer
-    sinks = build_trackers(
-        trainer.logger,
-        folder,
-        trainer.project_name,
-        trainer.experiment_name,
-        trainer.total_steps,
-        start,
-        to_dict(config),
-    )
-    return Fanout([JsonlTracker(folder, start), *sinks])
 
 
 def _nothing(_checkpoint: Path) -> None:

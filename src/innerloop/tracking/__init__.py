@@ -7,11 +7,48 @@ One module a sink, each imported when it is asked for; the protocol they follow 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from innerloop.core.errors import InputError
-from innerloop.core.tracking import Tracker
+from innerloop.core.tracking import Fanout, JsonlTracker, Tracker
 
 SINKS = ("console", "tensorboard", "wandb")
+
+
+class Named(Protocol):
+    """What a run's settings say of its tracking."""
+
+    @property
+    def logger(self) -> Sequence[str]:
+        """Sinks besides the metrics file."""
+
+    @property
+    def project_name(self) -> str:
+        """The project's name in W&B."""
+
+    @property
+    def experiment_name(self) -> str:
+        """The run's name."""
+
+
+def trackers_of_run(
+    named: Named, folder: Path, total_steps: int, start_step: int, config: Mapping[str, object]
+) -> Tracker:
+    """All trackers of a run as one: the metrics file in its folder, and the sinks its settings name.
+
+    Args:
+        named: the settings.
+        folder: the run's folder.
+        total_steps: where the run ends.
+        start_step: the step it starts after.
+        config: the resolved settings, recorded where a sink has a place for them.
+
+    Raises:
+        InputError: as :func:`build`.
+    """
+    project, experiment = named.project_name, named.experiment_name
+    sinks = build(named.logger, folder, project, experiment, total_steps, start_step, config)
+    return Fanout([JsonlTracker(folder, start_step), *sinks])
 
 
 def build(

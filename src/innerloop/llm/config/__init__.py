@@ -21,11 +21,11 @@ from innerloop.llm.config.schema import (
     MetaConfig,
     MethodConfig,
     ModelConfig,
-    OptimConfig,
     PrepareConfig,
     TaskEntry,
     TrainerConfig,
 )
+from innerloop.settings.optim import OptimConfig
 
 __all__ = [
     "CheckpointConfig",

@@ -23,7 +23,6 @@ from innerloop.settings.kinds import (
     Betas,
     Count,
     CountOrAll,
-    Fraction,
     LocalPath,
     NonNegative,
     Positive,
@@ -32,6 +31,7 @@ from innerloop.settings.kinds import (
     TaskName,
     Text,
 )
+from innerloop.settings.optim import OptimConfig
 
 Dtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
@@ -168,19 +168,6 @@ class MetaConfig:
     implicit: ImplicitConfig
     eval_tasks: Annotated[tuple[TaskName, ...], OneOrMany()]
     eval_tasks_per_round: Count | None
-
-
-@dataclass(frozen=True)
-class OptimConfig:
-    """The outer optimizer. Once loaded, ``lr`` is the rate in force: ``meta.outer_lr`` has been applied."""
-
-    optimizer_type: Literal["adamw", "adam", "sgd"]
-    lr: Positive
-    weight_decay: NonNegative
-    betas: Betas
-    clip_grad: Positive | None
-    lr_scheduler: Literal["constant", "cosine", "linear"]
-    lr_warmup_steps_ratio: Fraction
 
 
 @dataclass(frozen=True)
