@@ -50,16 +50,31 @@ TOY_METHODS = {
     "prototypical": ToyMethod(_EPISODES, 60),
     "relation": ToyMethod((*_EPISODES, "method.width=16"), 200),
     "lstm_meta": ToyMethod(
-        ("train.per_step=4", "train.queries=5", "backbone.width=16"), 100, ordered=True, bound=True
+        ("train.per_step=4", "train.queries=5", "backbone.width=8"), 80, ordered=True, bound=True
     ),
-    "maml": ToyMethod(_GRADIENT, 80, bound=True),
-    "fomaml": ToyMethod(_GRADIENT, 80, bound=True),
+    "maml": ToyMethod((*_GRADIENT, "method.inner_lr=0.4"), 80, bound=True),
+    "fomaml": ToyMethod((*_GRADIENT, "method.inner_lr=0.4"), 80, bound=True),
     "anil": ToyMethod(_GRADIENT, 80, bound=True),
     "meta_sgd": ToyMethod(_GRADIENT, 80, bound=True),
-    "reptile": ToyMethod(("train.shots=10", "method.test_steps=20"), 150, ordered=True, bound=True),
-    "implicit_maml": ToyMethod((*_GRADIENT, "method.inner_steps=4", "method.test_steps=4"), 60, bound=True),
+    "reptile": ToyMethod(
+        ("train.shots=10", "method.inner_lr=5.0e-3", "method.test_steps=20"), 100, ordered=True, bound=True
+    ),
+    "implicit_maml": ToyMethod(
+        (
+            "train.queries=5",
+            "train.per_step=4",
+            "method.inner_lr=0.2",
+            "method.inner_steps=4",
+            "method.test_steps=4",
+            "method.proximal=0.5",
+            "method.cg_steps=2",
+            "optim.lr=3.0e-3",
+        ),
+        50,
+        bound=True,
+    ),
     "mann": ToyMethod(("train.shots=3", "train.queries=3"), 100, ordered=True, bound=True),
-    "metanet": ToyMethod(_EPISODES, 100, ordered=True),
+    "metanet": ToyMethod(_EPISODES, 100, ordered=True, bound=True),
 }
 
 

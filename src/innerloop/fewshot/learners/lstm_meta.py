@@ -28,7 +28,7 @@ CUTOFF = 10.0
 class MetaState(NamedTuple):
     """What the meta-learner remembers beside θ.
 
-    Args:
+    Attributes:
         hidden: layer 1's output, ``EP x hidden``.
         memory: layer 1's cell state, ``EP x hidden``.
         input_gate: layer 2's i before the sigmoid, ``E x P``.

@@ -29,7 +29,7 @@ LOG_RANGE = 7.0
 class Weights(NamedTuple):
     """Those of two layers without biases: slow weights, fast weights, or gradients.
 
-    Args:
+    Attributes:
         hidden: ``... x D x F``.
         output: ``... x O x D``.
     """
