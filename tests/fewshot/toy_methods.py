@@ -73,7 +73,7 @@ TOY_METHODS = {
         50,
         bound=True,
     ),
-    "mann": ToyMethod(("train.shots=3", "train.queries=3"), 100, ordered=True, bound=True),
+    "mann": ToyMethod(("train.shots=3", "train.queries=3"), 10, ordered=True, bound=True),
     "metanet": ToyMethod(_EPISODES, 100, ordered=True, bound=True),
 }
 
