@@ -110,9 +110,9 @@ def test_the_adapter_has_at_least_single_precision(weights: torch.dtype, adapter
     [
         (
             lambda: LoraSpec(target_modules=("q_prj",)),
-            r"'q_prj' is no module of this model; did you mean 'q_proj'\? It has down_proj, embed_tokens",
+            r"'q_prj' is no module of this model; did you mean 'q_proj'\? it has down_proj, embed_tokens",
         ),
-        (lambda: LoraSpec(target_modules=("zzzz",)), "'zzzz' is no module of this model; It has down_proj"),
+        (lambda: LoraSpec(target_modules=("zzzz",)), "'zzzz' is no module of this model; it has down_proj"),
         (
             lambda: LoraSpec(target_modules=("input_layernorm",)),
             "'input_layernorm' is a LlamaRMSNorm, which LoRA cannot adapt; choose among down_proj",

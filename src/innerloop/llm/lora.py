@@ -188,7 +188,7 @@ def _target_names(model: PreTrainedModel, wanted: Sequence[str]) -> list[str]:
         near = difflib.get_close_matches(target, names, n=1)
         hint = f"did you mean '{near[0]}'? " if near else ""
         raise InputError(
-            f"LoRA target '{target}' is no module of this model; {hint}It has {', '.join(names)}"
+            f"LoRA target '{target}' is no module of this model; {hint}it has {', '.join(names)}"
         )
     return sorted(set(wanted))
 
