@@ -123,7 +123,7 @@ def test_bench_trains_tests_and_writes_the_table(tmp_path: Path, capsys: pytest.
         (row,) = [line for line in text.splitlines() if line.startswith(f"| {name} |")]
         assert row.count("|") == 11
         assert "5-way 1-shot" in row
-    assert f"innerloop fewshot bench omniglot_siamese {TOY[0]}" in text
+    assert f"innerloop fewshot bench omniglot_siamese --output-dir runs --set {TOY[0]}" in text
     capsys.readouterr()
     records = {path: path.stat().st_mtime_ns for path in tmp_path.rglob(RECORD_FILE)}
     assert main(["fewshot", "bench", *names, *words]) == 0  # nothing is done again

@@ -1,5 +1,6 @@
 """The comparison of methods: trains and tests those named, and makes a table of all that was recorded."""
 
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -50,7 +51,11 @@ def run(
             continue
         trainer = replace(config.trainer, default_local_dir=str(folder))
         train(replace(config, trainer=trainer))
-        command = f"innerloop fewshot bench {name}" + "".join(f" {word}" for word in overrides)
+        # The folder's own name: where it lies is nothing to whoever repeats the run.
+        words = ["--set", *overrides] if overrides else []
+        command = shlex.join(
+            ["innerloop", "fewshot", "bench", name, "--output-dir", output_dir.resolve().name, *words]
+        )
         settings = TestSettings(folder, folder / "test", command=command)
         test(settings, lambda done, total, name=name: progress(name, done, total))  # type: ignore[misc]
     return read_records(output_dir)
