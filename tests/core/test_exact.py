@@ -60,15 +60,16 @@ def unrolled(family: str, rule: str, steps: int) -> MetaGradient:
     return Unroll(inner_loop(built, rule, steps))(learner, built.draw(10 + steps, steps))
 
 
-def compare_with_unrolling(family: str, rule: str, steps: int, learner: str) -> None:
+def apart_from_unrolling(family: str, rule: str, steps: int, learner: str) -> float:
+    """How far the two gradients lie from the unrolled ones, in shares of what this learner is allowed."""
     built = family_called(family)
     make, tolerance = LEARNERS[learner]
     got = Exact(inner_loop(built, rule, steps))(make(built), built.draw(10 + steps, steps))
     wanted = unrolled(family, rule, steps)
-    assert distance(got.gradient, wanted.gradient) < tolerance
-    assert distance(got.rate_gradient, wanted.rate_gradient) < tolerance
     for loss in ("query_loss_before", "query_loss", "support_loss"):
         torch.testing.assert_close(getattr(got, loss), getattr(wanted, loss), rtol=1e-12, atol=0)
+    gradients = ((got.gradient, wanted.gradient), (got.rate_gradient, wanted.rate_gradient))
+    return max(distance(*pair) for pair in gradients) / tolerance
 
 
 @pytest.mark.parametrize(
@@ -78,14 +79,14 @@ def compare_with_unrolling(family: str, rule: str, steps: int, learner: str) -> 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_adjoint_equals_unrolling(family: str, rule: str, steps: int, learner: str) -> None:
-    compare_with_unrolling(family, rule, steps, learner)
+    assert apart_from_unrolling(family, rule, steps, learner) < 1
 
 
 @pytest.mark.parametrize("learner", [name for name in LEARNERS if name != "functional, reverse"])
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_adjoint_equals_unrolling_whatever_the_learner(family: str, rule: str, learner: str) -> None:
-    compare_with_unrolling(family, rule, 3, learner)
+    assert apart_from_unrolling(family, rule, 3, learner) < 1
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -1,5 +1,7 @@
 """Images in memory: what an indexing gives, and what a set refuses."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -11,7 +13,8 @@ from innerloop.fewshot.data.splits import Splits
 def ragged(turned: bool = False) -> ImageSet:
     """Classes of 2, 3 and 1 images of 1 x 2 x 2, each pixel another number."""
     pixels = torch.arange(24, dtype=torch.uint8).view(6, 1, 2, 2)
-    return image_set("some", {"a": pixels[:2], "b": pixels[2:5], "c": pixels[5:]}, turned)
+    images = image_set("some", {"a": pixels[:2], "b": pixels[2:5], "c": pixels[5:]})
+    return replace(images, turned=turned)
 
 
 def test_a_class_and_a_position_give_the_image() -> None:

@@ -332,7 +332,7 @@ def test_scores_leave_the_network_as_it_was() -> None:
 
 def test_learns_the_toy_set() -> None:
     """From chance, a fifth, to well above it, on classes that training never saw."""
-    splits, shape = toy_splits(images=12), EpisodeShape(ways=5, shots=1, queries=5)
+    splits, shape = toy_splits(), EpisodeShape(ways=5, shots=1, queries=5)
     method = LstmMeta("lstm_meta", inner_epochs=3, inner_batch_size=5, hidden=8)
     learner = method.build(Problem(1, 16, shape.ways), lambda *, running: Pooled())
     held_out = EpisodeStream(splits.test, shape, 40, 0).take()

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from innerloop.fewshot.accuracy import measure
 from innerloop.fewshot.backbones import Conv4
 from innerloop.fewshot.data.toy import toy_splits
 from innerloop.fewshot.episodes import Episodes, EpisodeShape, EpisodeStream
-from innerloop.fewshot.evaluate import measure
 from innerloop.fewshot.learners.base import EpisodicLearner
 from innerloop.fewshot.learners.metanet import (
     LOG_RANGE,

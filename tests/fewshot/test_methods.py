@@ -9,10 +9,10 @@ import torch
 
 from fewshot.toy_methods import TOY_METHODS, packaged
 from innerloop.core.checkpoint import RunState
+from innerloop.fewshot.accuracy import measure
 from innerloop.fewshot.artifacts import Artifact, load_artifact
 from innerloop.fewshot.data.toy import toy_splits
 from innerloop.fewshot.episodes import Episodes, EpisodeShape, EpisodeStream
-from innerloop.fewshot.evaluate import measure
 from innerloop.fewshot.train import train
 
 CPU = torch.device("cpu")

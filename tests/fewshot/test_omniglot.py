@@ -10,7 +10,12 @@ import torch
 
 from fewshot.pictures import picture
 from innerloop.core.errors import InputError
+from innerloop.fewshot.artifacts import Training, build_learner, save_artifact
+from innerloop.fewshot.config import load_config
+from innerloop.fewshot.data.images import as_numbers
 from innerloop.fewshot.data.omniglot import load_omniglot, random_split, vinyals_split
+from innerloop.fewshot.episodes import Episodes
+from innerloop.fewshot.predict import predict
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +97,26 @@ def test_a_split_that_names_no_character_is_refused(drawings: Path) -> None:
     (drawings / "splits" / "vinyals_train.json").unlink()
     with pytest.raises(InputError, match=r"vinyals_train\.json is missing; or set data.split=random"):
         vinyals_split(whole, drawings)
+
+
+def test_drawings_from_files_are_seen_as_in_training(drawings: Path, tmp_path: Path) -> None:
+    whole = load_omniglot(drawings, size=16, turned=False)
+    words = [f"data.path={drawings}", "data.size=16", "train.ways=2", "test.ways=2", "data.turned=false"]
+    config = load_config("omniglot_prototypical", None, words)
+    learner, _ = build_learner(config, 1, torch.device("cpu"))
+    save_artifact(tmp_path, learner, config, 1, Training(0, 0, 0.0, 1))
+    support = drawings / "images_background"
+    flat = tmp_path / "support"
+    for character in ("Greek/character02", "Latin/character01"):
+        shutil.copytree(support / character, flat / character.split("/")[0])
+    found = predict(tmp_path, flat, flat / "Latin")
+    stored = as_numbers(whole.images)
+    given = Episodes(
+        stored[None, :40], torch.arange(2).repeat_interleave(20)[None], stored[None, 20:40],
+        torch.zeros(1, 20, dtype=torch.int64), 2,
+    )  # fmt: skip
+    wanted = learner.scores(given, transductive=False)[0].exp()
+    torch.testing.assert_close(torch.tensor([entry.probabilities for entry in found.images]), wanted)
 
 
 @pytest.mark.data

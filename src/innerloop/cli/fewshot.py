@@ -76,9 +76,9 @@ def run_train(options: argparse.Namespace) -> None:
 def run_evaluate(options: argparse.Namespace) -> None:
     """Tests, with a progress bar, and prints the accuracies."""
     from innerloop.cli.progress import cell_progress
-    from innerloop.fewshot.testing import TestSettings, test
+    from innerloop.fewshot.evaluate import EvaluationSettings, evaluate
 
-    settings = TestSettings(
+    settings = EvaluationSettings(
         model_path=options.model_path,
         output_dir=options.output_dir,
         split=options.split,
@@ -90,7 +90,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
         command=shlex.join(["innerloop", *sys.argv[1:]]),
     )
     with cell_progress("episodes") as progress:
-        path, record = test(settings, lambda done, total: progress(done, total, "tested"))
+        path, record = evaluate(settings, lambda done, total: progress(done, total, "tested"))
     print(
         f"{record.method}, {record.ways}-way {record.shots}-shot, {record.episodes} episodes\n{record.data}\n"
         f"inductive:    {100 * record.inductive:.2f} % ± {100 * record.inductive_half:.2f}\n"

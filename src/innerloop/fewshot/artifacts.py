@@ -3,7 +3,6 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -11,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from innerloop.core.errors import InputError
-from innerloop.fewshot.backbones import build_backbone
+from innerloop.fewshot.backbones import Backbone, build_backbone
 from innerloop.fewshot.config import Config, config_from_dict, to_dict
 from innerloop.fewshot.learners import FewShotLearner, Problem
 
@@ -41,14 +40,12 @@ class Artifact:
     """A learner ready to classify.
 
     Args:
-        folder: where it was read.
         learner: with the trained weights.
         config: what it was trained with.
         problem: what it was built for.
         training: what training took.
     """
 
-    folder: Path
     learner: FewShotLearner
     config: Config
     problem: Problem
@@ -64,7 +61,7 @@ def build_learner(config: Config, channels: int, device: torch.device) -> tuple[
     # A network with an output for each class must be trained on as many classes as it is tested on.
     problem = Problem(channels, config.data.size, config.test.ways)
 
-    def backbone(*, running: bool) -> Any:
+    def backbone(*, running: bool) -> Backbone:
         return build_backbone(
             config.backbone.name, channels, config.data.size, config.backbone.width, running
         )
@@ -121,7 +118,7 @@ def load_artifact(path: Path, device: torch.device) -> Artifact:
     with torch.no_grad():
         for name, tensor in tensors.items():
             tensor.copy_(saved[name])
-    return Artifact(folder, learner, config, problem, training)
+    return Artifact(learner, config, problem, training)
 
 
 def parameter_count(learner: FewShotLearner) -> int:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from innerloop.core.errors import InputError
 from innerloop.fewshot.config import load_config
+from innerloop.fewshot.evaluate import EvaluationSettings, evaluate
 from innerloop.fewshot.published import OMNIGLOT
 from innerloop.fewshot.records import RECORD_FILE, Record, read_records
-from innerloop.fewshot.testing import TestSettings, test
 from innerloop.fewshot.train import train
 
 BEGIN, END = "<!-- few-shot table: begin -->", "<!-- few-shot table: end -->"
@@ -42,7 +42,7 @@ def run(
         progress: told of each test's episodes.
 
     Raises:
-        InputError: as :func:`train` and :func:`test`; settings are checked before the first run starts.
+        InputError: as :func:`train` and :func:`evaluate`; settings are checked before the first run starts.
     """
     configs = {name: load_config(name, None, overrides) for name in names}
     for name, config in configs.items():
@@ -56,8 +56,8 @@ def run(
         command = shlex.join(
             ["innerloop", "fewshot", "bench", name, "--output-dir", output_dir.resolve().name, *words]
         )
-        settings = TestSettings(folder, folder / "test", command=command)
-        test(settings, lambda done, total, name=name: progress(name, done, total))  # type: ignore[misc]
+        settings = EvaluationSettings(folder, folder / "test", command=command)
+        evaluate(settings, lambda done, total, name=name: progress(name, done, total))  # type: ignore[misc]
     return read_records(output_dir)
 
 

@@ -1,71 +1,106 @@
-"""Accuracy on episodes of classes that training never saw."""
+"""The test of a trained learner: reads it, measures it on held-out classes, records what was found."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from innerloop.core.stats import Interval, mean_interval
-from innerloop.fewshot.data.images import ImageSet
-from innerloop.fewshot.episodes import EpisodeShape, EpisodeStream
-from innerloop.fewshot.learners import FewShotLearner
-
-BLOCK = 20
-"""Episodes drawn at a time. Fixed, so that every method is tested on the same episodes under one seed."""
+from innerloop.core.devices import pick_device
+from innerloop.core.errors import InputError
+from innerloop.fewshot.accuracy import measure
+from innerloop.fewshot.artifacts import load_artifact
+from innerloop.fewshot.data.load import DataConfig, load_splits
+from innerloop.fewshot.data.splits import SplitName
+from innerloop.fewshot.episodes import EpisodeShape
+from innerloop.fewshot.records import Record, write_record
 
 
 @dataclass(frozen=True)
-class Accuracy:
-    """Accuracies of ``E`` episodes, each a share of the episode's queries.
+class EvaluationSettings:
+    """What is tested and how; none stands for what the learner was configured with.
 
     Args:
-        inductive: no query's answer depends on another query.
-        transductive: batch norm sees an episode's queries together.
+        model_path: a run's folder or a checkpoint.
+        output_dir: where the record goes; none: a folder named after the split in the model's folder.
+        split: which classes.
+        ways: classes an episode.
+        shots: support images a class.
+        queries: query images a class.
+        episodes: how many.
+        seed: of the episodes.
+        command: noted in the record.
     """
 
-    inductive: tuple[float, ...]
-    transductive: tuple[float, ...]
+    model_path: Path
+    output_dir: Path | None = None
+    split: SplitName = "test"
+    ways: int | None = None
+    shots: int | None = None
+    queries: int | None = None
+    episodes: int | None = None
+    seed: int | None = None
+    command: str = ""
 
-    def intervals(self) -> tuple[Interval, Interval]:
-        """Mean and 95 % interval, inductive and transductive."""
-        return mean_interval(self.inductive), mean_interval(self.transductive)
 
-
-def measure(
-    learner: FewShotLearner,
-    images: ImageSet,
-    shape: EpisodeShape,
-    count: int,
-    seed: int,
-    device: torch.device,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
-) -> Accuracy:
-    """Tests a learner.
-
-    Args:
-        learner: what is tested; its weights stay as they are.
-        images: where episodes are drawn from.
-        shape: of each episode.
-        count: episodes.
-        seed: of the episodes.
-        device: where the learner computes.
-        progress: told how many episodes of how many are done.
+def evaluate(settings: EvaluationSettings, progress: Callable[[int, int], None]) -> tuple[Path, Record]:
+    """Tests and records.
 
     Raises:
-        InputError: such episodes cannot be drawn from the images.
+        InputError: the model, the data or a setting is wrong; nothing is written then.
     """
-    stream = EpisodeStream(images, shape, BLOCK, seed)
-    inductive: list[float] = []
-    transductive: list[float] = []
-    while len(inductive) < count:
-        episodes = stream.take()[: count - len(inductive)].to(device)
-        for found, together in ((inductive, False), (transductive, True)):
-            found += _accuracies(learner.scores(episodes, together), episodes.query_labels)
-        progress(len(inductive), count)
-    return Accuracy(tuple(inductive), tuple(transductive))
+    asked = (settings.ways, settings.shots, settings.queries, settings.episodes)
+    for name, value in zip(("ways", "shots", "queries", "episodes"), asked, strict=True):
+        if value is not None and value < 1:
+            raise InputError(f"--{name} must be at least 1, not {value}")
+    artifact = load_artifact(settings.model_path, pick_device("auto"))
+    config, usual = artifact.config, artifact.config.test
+    ways = _or(settings.ways, usual.ways)
+    if artifact.learner.fixed_ways and ways != artifact.problem.ways:
+        raise InputError(
+            f"this {config.method.name} has {artifact.problem.ways} outputs and cannot be tested {ways}-way; "
+            f"train one with test.ways={ways} train.ways={ways}"
+        )
+    shape = EpisodeShape(ways, _or(settings.shots, usual.shots), _or(settings.queries, usual.queries))
+    seed = _or(settings.seed, usual.seed)
+    found = measure(
+        artifact.learner,
+        load_splits(config.data).get(settings.split),
+        shape,
+        _or(settings.episodes, usual.count),
+        seed,
+        pick_device("auto"),
+        progress,
+    )
+    inductive, transductive = found.intervals()
+    record = Record(
+        method=config.method.name,
+        data=describe(config.data, settings.split),
+        ways=shape.ways,
+        shots=shape.shots,
+        queries=shape.queries,
+        episodes=inductive.count,
+        inductive=inductive.mean,
+        inductive_half=inductive.half_width,
+        transductive=transductive.mean,
+        transductive_half=transductive.half_width,
+        training=artifact.training,
+        train_seed=config.trainer.seed,
+        test_seed=seed,
+        command=settings.command,
+    )
+    return write_record(settings.output_dir or settings.model_path / settings.split, record), record
 
 
-def _accuracies(scores: Tensor, labels: Tensor) -> list[float]:
-    accuracies: list[float] = (scores.argmax(-1) == labels).float().mean(1).tolist()
-    return accuracies
+def describe(data: DataConfig, split: SplitName) -> str:
+    """What was tested on, in words."""
+    match data.source:
+        case "omniglot":
+            drawn = "Vinyals split" if data.split == "vinyals" else f"random split {data.split_seed}"
+            return f"Omniglot, {drawn}, {split} characters"
+        case "toy":
+            return f"the toy set, {split} classes"
+        case "folder":
+            return f"{data.path}, {split} classes"
+
+
+def _or(given: int | None, usual: int) -> int:
+    return usual if given is None else given

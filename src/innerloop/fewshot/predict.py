@@ -10,6 +10,7 @@ from innerloop.core.devices import pick_device
 from innerloop.core.errors import InputError
 from innerloop.fewshot.artifacts import load_artifact
 from innerloop.fewshot.data.folder import load_classes, load_flat
+from innerloop.fewshot.data.images import as_numbers
 from innerloop.fewshot.episodes import Episodes
 
 
@@ -69,14 +70,15 @@ def predict(model_path: Path, support: Path, query: Path) -> Predictions:
             f"{problem.ways}; train one with test.ways={len(known)} train.ways={len(known)}"
         )
     files, images = load_flat(query, problem.size, problem.channels)
-    # Omniglot's learners know ink as bright; files show it dark.
-    inverted = artifact.config.data.source == "omniglot"
-    shown, asked = (255 - pixels if inverted else pixels for pixels in (known.images, images))
+    inverted = artifact.config.data.inverted
+    shown, asked = (
+        as_numbers(255 - pixels if inverted else pixels)[None] for pixels in (known.images, images)
+    )
     labels = torch.repeat_interleave(torch.arange(len(known)), known.counts)
     episode = Episodes(
-        shown[None].float() / 255,
+        shown,
         labels[None],
-        asked[None].float() / 255,
+        asked,
         torch.zeros(1, len(files), dtype=torch.int64),
         len(known),
     ).to(device)

@@ -12,12 +12,12 @@ from innerloop.core.errors import InputError
 from innerloop.core.sampler import SamplerState, derive_seed
 from innerloop.core.task import Task
 from innerloop.core.trainer import MetaTrainer, RunSettings
+from innerloop.fewshot.accuracy import measure
 from innerloop.fewshot.artifacts import Training, build_learner, parameter_count, save_artifact
 from innerloop.fewshot.config import Config, TestEpisodes, to_dict
 from innerloop.fewshot.data.images import ImageSet
 from innerloop.fewshot.data.load import load_splits
 from innerloop.fewshot.episodes import EpisodeShape, EpisodeStream
-from innerloop.fewshot.evaluate import measure
 from innerloop.fewshot.learners import FewShotLearner
 from innerloop.tracking import trackers_of_run
 

@@ -57,7 +57,7 @@ class ImageSet:
         for quarter in range(1, QUARTERS) if self.turned else ():
             chosen = turns == quarter
             images[chosen] = torch.rot90(images[chosen], quarter, dims=(-2, -1))
-        return images.float() / 255
+        return as_numbers(images)
 
     def subset(self, name: str, classes: Sequence[int]) -> "ImageSet":
         """The set of some of the stored classes, in the order given."""
@@ -71,7 +71,12 @@ class ImageSet:
         return ImageSet(f"{self.name} ({name})", self.images[rows], first, names, self.turned)
 
 
-def image_set(name: str, by_class: Mapping[str, Sequence[Tensor]], turned: bool = False) -> ImageSet:
+def as_numbers(pixels: Tensor) -> Tensor:
+    """``uint8`` pixels as the networks take them, ``float32`` in 0 to 1."""
+    return pixels.float() / 255
+
+
+def image_set(name: str, by_class: Mapping[str, Sequence[Tensor]]) -> ImageSet:
     """The set of some ``uint8``, ``C x H x W`` images, a sequence for each class.
 
     Raises:
@@ -88,5 +93,4 @@ def image_set(name: str, by_class: Mapping[str, Sequence[Tensor]], turned: bool 
         torch.cat([torch.stack(tuple(images)) for images in by_class.values()]),
         torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)]),
         tuple(by_class),
-        turned,
     )

@@ -28,6 +28,11 @@ class DataConfig:
     channels: Literal[1, 3] | None
     turned: bool
 
+    @property
+    def inverted(self) -> bool:
+        """Whether networks see a file's pixels inverted: Omniglot's ink is dark in the files, bright to them."""
+        return self.source == "omniglot"
+
 
 def load_splits(data: DataConfig) -> Splits:
     """The images that settings name.

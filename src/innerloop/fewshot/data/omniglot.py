@@ -24,6 +24,8 @@ from innerloop.fewshot.data.splits import Splits
 
 PARTS = ("images_background", "images_evaluation")
 TRAINING_CHARACTERS = 1200
+VALIDATION_CHARACTERS = 100
+"""Of the 1200, kept from training to choose settings on."""
 DRAWINGS = 20
 
 
@@ -53,7 +55,7 @@ def load_omniglot(folder: Path, size: int = 28, turned: bool = True) -> ImageSet
     return ImageSet("Omniglot", tensors["images"], tensors["first"], names, turned)
 
 
-def random_split(whole: ImageSet, seed: int, validation: int = 100) -> Splits:
+def random_split(whole: ImageSet, seed: int) -> Splits:
     """1200 characters for training and 423 for testing, drawn over both sets (Santoro 2016, Finn 2017).
 
     Turned characters are classes of their own in training alone.
@@ -61,16 +63,15 @@ def random_split(whole: ImageSet, seed: int, validation: int = 100) -> Splits:
     Args:
         whole: all characters.
         seed: of the draw.
-        validation: how many of the 1200 are kept from training, to choose settings on.
     """
     generator = torch.Generator().manual_seed(derive_seed(seed, "omniglot"))
     order = torch.randperm(len(whole.classes), generator=generator).tolist()
-    training = order[: TRAINING_CHARACTERS - validation]
+    training = order[: TRAINING_CHARACTERS - VALIDATION_CHARACTERS]
     upright = replace(whole, turned=False)
     return Splits(
         train=whole.subset("train", training),
         validation=upright.subset(
-            "validation", order[TRAINING_CHARACTERS - validation : TRAINING_CHARACTERS]
+            "validation", order[TRAINING_CHARACTERS - VALIDATION_CHARACTERS : TRAINING_CHARACTERS]
         ),
         test=upright.subset("test", order[TRAINING_CHARACTERS:]),
     )
