@@ -100,6 +100,10 @@ def test_a_split_that_names_no_character_is_refused(drawings: Path) -> None:
 
 
 def test_drawings_from_files_are_seen_as_in_training(drawings: Path, tmp_path: Path) -> None:
+    for number in range(20):  # another grey than the Greek drawings, at the other end of the scale
+        picture(
+            drawings / "images_background" / "Latin" / "character01" / f"0001_{number + 1:02d}.png", number
+        )
     whole = load_omniglot(drawings, size=16, turned=False)
     words = [f"data.path={drawings}", "data.size=16", "train.ways=2", "test.ways=2", "data.turned=false"]
     config = load_config("omniglot_prototypical", None, words)

@@ -30,7 +30,7 @@ class DataConfig:
 
     @property
     def inverted(self) -> bool:
-        """Whether networks see a file's pixels inverted: Omniglot's ink is dark in the files, bright to them."""
+        """Whether networks see a file's pixels inverted: Omniglot's ink is dark in files, bright to them."""
         return self.source == "omniglot"
 
 
