@@ -6,7 +6,7 @@ from itertools import pairwise
 from xml.etree import ElementTree as ET
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from innerloop.report.chart import LABEL_GAP, Axis, Dot, Line, Size, line_chart, nice_ticks, smooth
@@ -34,6 +34,9 @@ def of_class(svg: ET.Element, name: str) -> list[ET.Element]:
 
 class TestTicks:
     @given(finite, finite, st.integers(2, 10))
+    @example(0.0, 5e-324, 2)
+    @example(1e-299, 1.05e-299, 10)
+    @example(1e-320, 1e-320, 4)
     def test_enclose_the_range_at_an_even_distance(self, a: float, b: float, most: int) -> None:
         low, high = min(a, b), max(a, b)
         assume(high == low or high - low > 1e-6 * max(abs(low), abs(high)))

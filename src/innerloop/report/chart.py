@@ -72,19 +72,23 @@ class Size:
     labels: bool
 
 
+NARROWEST = 1e-300
+"""Of a range: a tenth of it and less must still be a float in full precision."""
+
+
 def nice_ticks(low: float, high: float, most: int = 6) -> tuple[float, ...]:
     """Round numbers at an even distance that enclose a range.
 
     Args:
         low: lower end.
-        high: upper end; a range without width is widened.
+        high: upper end; a range without width, or narrower than floats can divide, is widened.
         most: at most this many intervals.
 
     Returns:
         Increasing ticks, the first at or below low, the last at or above high.
     """
-    if high <= low:
-        margin = abs(low) / 10 or 1.0
+    if high - low < NARROWEST:
+        margin = abs(low) / 10 if abs(low) > NARROWEST else 1.0
         low, high = low - margin, high + margin
     raw = (high - low) / most
     power = 10.0 ** math.floor(math.log10(raw))
