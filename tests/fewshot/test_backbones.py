@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from innerloop.core.errors import InputError
-from innerloop.fewshot.backbones import BackboneName, build_backbone, embed, embed_together
+from innerloop.fewshot.backbones import BackboneName, Conv4, build_backbone, embed, embed_together
 
 # 3 x 3 convolutions with bias, and batch norm's two numbers a filter.
 LATER_BLOCKS = 3 * (9 * 64 * 64 + 64) + 4 * 2 * 64
@@ -70,3 +70,17 @@ def test_leading_dimensions_are_kept() -> None:
     torch.testing.assert_close(features[1, 2], backbone(images[1, 2:])[0])
     left, right = embed_together(backbone, images[:, :1], images[:, 1:])
     torch.testing.assert_close(torch.cat([left, right], 1), features)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_embedding_lays_channels_side_by_side_and_changes_no_feature(channels: int) -> None:
+    torch.manual_seed(0)
+    backbone = build_backbone("conv4", channels, 16, 8, running=False).double()
+    assert isinstance(backbone, Conv4)
+    images = torch.randn(2, 3, channels, 16, 16, dtype=torch.float64)
+    seen: list[tuple[int, ...]] = []
+    backbone.blocks[0].register_forward_hook(lambda _module, _inputs, maps: seen.append(maps.stride()))
+    features = embed(backbone, images)
+    assert seen[0][1] == 1
+    torch.testing.assert_close(features.flatten(0, 1), backbone(images.flatten(0, 1)))
+    assert seen[1][1] != 1

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from innerloop.cli.train import add_settings
+from innerloop.core.allocator import keep_freed_memory
 
 SPLITS = ("train", "validation", "test")
 
@@ -69,6 +70,7 @@ def run_train(options: argparse.Namespace) -> None:
     from innerloop.fewshot.config import load_config
     from innerloop.fewshot.train import train
 
+    keep_freed_memory()
     result = train(load_config(options.config_name, options.config_path, options.overrides))
     print(f"checkpoint: {result.checkpoint}\nmetrics:    {result.metrics}")
 
@@ -78,6 +80,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
     from innerloop.cli.progress import cell_progress
     from innerloop.fewshot.evaluate import EvaluationSettings, evaluate
 
+    keep_freed_memory()
     settings = EvaluationSettings(
         model_path=options.model_path,
         output_dir=options.output_dir,
@@ -107,6 +110,7 @@ def run_bench(options: argparse.Namespace) -> None:
     def progress(name: str, done: int, total: int) -> None:
         print(f"{name}: {done}/{total} test episodes", file=sys.stderr)
 
+    keep_freed_memory()
     if options.names:
         run(options.names, options.output_dir, options.overrides, progress)
     table = markdown(read_records(options.output_dir))
