@@ -14,6 +14,7 @@ from innerloop.cli.main import main
 from innerloop.fewshot.bench import BEGIN, END
 from innerloop.fewshot.config import available_configs, load_config
 from innerloop.fewshot.data.toy import toy_splits
+from innerloop.fewshot.published import OMNIGLOT
 from innerloop.fewshot.records import RECORD_FILE, read_records
 
 TOY = (
@@ -27,6 +28,7 @@ TOY = (
     "test.validation_count=20",
     "test.count=20",
     "test.queries=5",
+    "test.ways=5",
 )
 
 
@@ -53,8 +55,27 @@ def toy_pictures(folder: Path, classes: int, images: int) -> Path:
 @pytest.mark.parametrize("name", available_configs())
 def test_packaged_settings_are_sound(name: str) -> None:
     config = load_config(name)
-    assert name == f"omniglot_{config.method.name}"
     assert config.trainer.experiment_name == name
+    method, test = f"omniglot_{config.method.name}", config.test
+    cells = {(ways, test.shots) for ways in test.ways}
+    assert name == {
+        frozenset({(5, 1)}): method,
+        frozenset({(5, 5)}): f"{method}_5w5s",
+        frozenset({(20, 1)}): f"{method}_20w1s",
+        frozenset({(20, 5)}): f"{method}_20w5s",
+        frozenset({(5, 1), (20, 1)}): method,
+        frozenset({(5, 5), (20, 5)}): f"{method}_5s",
+    }[frozenset(cells)]
+
+
+def test_every_published_cell_has_packaged_settings() -> None:
+    packaged = {
+        (config.method.name, ways, config.test.shots)
+        for config in map(load_config, available_configs())
+        for ways in config.test.ways
+    }
+    published = {(method, *cell) for method, figures in OMNIGLOT.items() for cell in figures.accuracy}
+    assert published <= packaged
 
 
 def test_training_tracks_accuracy_on_validation_classes(run: Path) -> None:
@@ -128,6 +149,41 @@ def test_bench_trains_tests_and_writes_the_table(tmp_path: Path, capsys: pytest.
     records = {path: path.stat().st_mtime_ns for path in tmp_path.rglob(RECORD_FILE)}
     assert main(["fewshot", "bench", *names, *words]) == 0  # nothing is done again
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob(RECORD_FILE)} == records
+
+
+def test_one_training_is_tested_on_several_numbers_of_classes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--output-dir", str(tmp_path), "--set", *TOY, "test.ways=[3,5]"]
+    assert main(["fewshot", "bench", "omniglot_prototypical", *words]) == 0
+    table = capsys.readouterr().out
+    assert [line.split("|")[2].strip() for line in table.splitlines() if line.startswith("| proto")] == [
+        "3-way 1-shot",
+        "5-way 1-shot",
+    ]
+    model = tmp_path / "omniglot_prototypical"
+    assert len(list((model / "test").rglob(RECORD_FILE))) == 2
+    words = ["--model-path", str(model), "--output-dir", str(tmp_path / "again"), "--shots", "2"]
+    assert main(["fewshot", "evaluate", *words]) == 0
+    assert [(record.ways, record.shots) for record in read_records(tmp_path / "again")] == [(3, 2), (5, 2)]
+
+
+def test_mann_is_also_tested_on_sequences_as_its_paper_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["method.encoder=pixels", "method.hidden=8", "method.memory_slots=8", "method.memory_width=4"]
+    words = ["--output-dir", str(tmp_path), "--set", *TOY, *small]
+    assert main(["fewshot", "bench", "omniglot_mann", *words]) == 0
+    (record,) = read_records(tmp_path)
+    assert len(record.instances) == 10
+    assert all(0 <= mean <= 1 and half > 0 for mean, half in record.instances)
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| mann | 5-way | ")]
+    assert rows[1] == f"| mann | 5-way | 2 | {100 * record.instances[1][0]:.1f} ± " + (
+        f"{100 * record.instances[1][1]:.1f} | - |"
+    )
+    model = str(tmp_path / "omniglot_mann")
+    assert main(["fewshot", "evaluate", "--model-path", model, "--output-dir", str(tmp_path / "again")]) == 0
+    assert f"image 10 of a class: {100 * record.instances[9][0]:.2f} %" in capsys.readouterr().out
 
 
 def _one_class(folder: Path) -> list[str]:

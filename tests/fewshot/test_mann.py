@@ -14,11 +14,13 @@ from innerloop.fewshot.learners.base import EpisodicLearner
 from innerloop.fewshot.learners.mann import (
     LeastRecentlyUsedAccess,
     Mann,
+    MannLearner,
     MannNet,
     Pixels,
     State,
-    instance_accuracy,
+    accuracy_by_instance,
     least_used,
+    sequences,
 )
 from innerloop.fewshot.learners.method import Problem
 
@@ -321,24 +323,25 @@ def test_loss_is_the_cross_entropy_over_each_episodes_own_order() -> None:
     assert net.loss(episodes).item() != loss  # another order
 
 
-def test_instance_accuracy_is_a_hand_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    net = make_net().train()
-    labels = torch.tensor([[0, 1, 0, 0, 2, 1], [2, 2, 0, 2, 0, 1]])
+def test_instance_accuracy_is_a_hand_count() -> None:
+    labels = torch.tensor([[0, 1, 0, 2, 2, 1], [2, 2, 0, 1, 0, 1]])
     said = torch.tensor([[0, 0, 0, 1, 2, 1], [1, 2, 0, 2, 1, 1]])
-    modes = []
+    found = accuracy_by_instance(said == labels, labels, WAYS)
+    # First images: 0 right, 1 wrong, 2 wrong; 2 wrong, 0 right, 1 wrong. Second: all three; 2 right, 0 wrong, 1 right.
+    assert found.tolist() == [pytest.approx([1 / 3, 1]), pytest.approx([1 / 3, 2 / 3])]
 
-    def answers(images: Tensor, labels: Tensor, ways: int) -> Tensor:
-        modes.append(net.training)
-        return nn.functional.one_hot(said, ways).double()
 
-    monkeypatch.setattr(net, "instance_logits", answers)
-    found = instance_accuracy(net, torch.empty(2, 6, 1, SIZE, SIZE), labels, WAYS, 4)
-    # First: 0 right, 1 wrong, 2 right; 2 wrong, 0 right, 1 right. Second: 0 right, 1 right; 2 right, 0 wrong.
-    # Third: 0 wrong; 2 right. No class comes a fourth time.
-    assert found[:3].tolist() == pytest.approx([4 / 6, 3 / 4, 1 / 2])
-    assert bool(found[3].isnan())
-    assert modes == [False]
+def test_instance_accuracy_reads_the_sequence_that_the_generator_draws() -> None:
+    net, episodes = make_net().train(), make_episodes(3)
+    learner = MannLearner(net, fixed_ways=True)
+    found = learner.instance_accuracy(episodes, torch.Generator().manual_seed(4))
     assert net.training
+    images, labels = sequences(episodes, torch.Generator().manual_seed(4))
+    assert not torch.equal(labels, sequences(episodes, torch.Generator().manual_seed(5))[1])
+    net.eval()
+    hits = net.instance_logits(images, labels, WAYS).argmax(-1) == labels
+    assert torch.equal(found, accuracy_by_instance(hits, labels, WAYS))
+    assert found.shape == (3, 3)
 
 
 def settings(**changed: object) -> Mann:

@@ -93,13 +93,17 @@ def run_evaluate(options: argparse.Namespace) -> None:
         command=shlex.join(["innerloop", *sys.argv[1:]]),
     )
     with cell_progress("episodes") as progress:
-        path, record = evaluate(settings, lambda done, total: progress(done, total, "tested"))
-    print(
-        f"{record.method}, {record.ways}-way {record.shots}-shot, {record.episodes} episodes\n{record.data}\n"
-        f"inductive:    {100 * record.inductive:.2f} % ± {100 * record.inductive_half:.2f}\n"
-        f"transductive: {100 * record.transductive:.2f} % ± {100 * record.transductive_half:.2f}\n"
-        f"record: {path}"
-    )
+        records = evaluate(settings, lambda done, total: progress(done, total, "tested"))
+    for path, record in records.items():
+        print(
+            f"{record.method}, {record.ways}-way {record.shots}-shot, {record.episodes} episodes\n"
+            f"{record.data}\n"
+            f"inductive:    {100 * record.inductive:.2f} % ± {100 * record.inductive_half:.2f}\n"
+            f"transductive: {100 * record.transductive:.2f} % ± {100 * record.transductive_half:.2f}"
+        )
+        for instance, (mean, half) in enumerate(record.instances, start=1):
+            print(f"image {instance} of a class: {100 * mean:.2f} % ± {100 * half:.2f}")
+        print(f"record: {path}")
 
 
 def run_bench(options: argparse.Namespace) -> None:

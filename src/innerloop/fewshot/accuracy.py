@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from innerloop.core.sampler import derive_seed
 from innerloop.core.stats import Interval, mean_interval
 from innerloop.fewshot.data.images import ImageSet
 from innerloop.fewshot.episodes import EpisodeShape, EpisodeStream
@@ -13,6 +14,9 @@ from innerloop.fewshot.learners import FewShotLearner
 
 BLOCK = 20
 """Episodes drawn at a time. Fixed, so that every method is tested on the same episodes under one seed."""
+
+MOST_INSTANCES = 10
+"""Images a class in the sequences of :func:`measure_instances`, as in Santoro 2016, where there are so many."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,29 @@ def measure(
             found += _accuracies(learner.scores(episodes, together), episodes.query_labels)
         progress(len(inductive), count)
     return Accuracy(tuple(inductive), tuple(transductive))
+
+
+def measure_instances(
+    learner: FewShotLearner, images: ImageSet, ways: int, count: int, seed: int, device: torch.device
+) -> tuple[Interval, ...]:
+    """Accuracy on the first, second, ... image of a class in sequences, over ``count`` of them.
+
+    Empty for methods that do not learn while they read.
+
+    Raises:
+        InputError: there are too few classes.
+    """
+    instances = min(MOST_INSTANCES, int(images.counts.min()))
+    stream = EpisodeStream(images, EpisodeShape(ways, 1, instances - 1), BLOCK, seed)
+    order = torch.Generator().manual_seed(derive_seed(seed, "order"))
+    found: list[Tensor] = []
+    while len(found) * BLOCK < count:
+        accuracy = learner.instance_accuracy(stream.take().to(device), order)
+        if accuracy is None:
+            return ()
+        found.append(accuracy)
+    columns = torch.cat(found)[:count].T.tolist()
+    return tuple(mean_interval(column) for column in columns)
 
 
 def _accuracies(scores: Tensor, labels: Tensor) -> list[float]:

@@ -58,8 +58,7 @@ def build_learner(config: Config, channels: int, device: torch.device) -> tuple[
     Raises:
         InputError: the backbone cannot take images of this size.
     """
-    # A network with an output for each class must be trained on as many classes as it is tested on.
-    problem = Problem(channels, config.data.size, config.test.ways)
+    problem = Problem(channels, config.data.size, config.train.ways)
 
     def backbone(*, running: bool) -> Backbone:
         return build_backbone(

@@ -8,8 +8,8 @@ from pathlib import Path
 from innerloop.core.errors import InputError
 from innerloop.fewshot.config import load_config
 from innerloop.fewshot.evaluate import EvaluationSettings, evaluate
-from innerloop.fewshot.published import OMNIGLOT
-from innerloop.fewshot.records import RECORD_FILE, Record, read_records
+from innerloop.fewshot.published import INSTANCES, OMNIGLOT
+from innerloop.fewshot.records import Record, read_records, record_path
 from innerloop.fewshot.train import train
 
 BEGIN, END = "<!-- few-shot table: begin -->", "<!-- few-shot table: end -->"
@@ -47,7 +47,8 @@ def run(
     configs = {name: load_config(name, None, overrides) for name in names}
     for name, config in configs.items():
         folder = output_dir / name
-        if (folder / "test" / RECORD_FILE).exists():
+        cells = [record_path(folder / "test", ways, config.test.shots) for ways in config.test.ways]
+        if all(cell.exists() for cell in cells):
             continue
         trainer = replace(config.trainer, default_local_dir=str(folder))
         train(replace(config, trainer=trainer))
@@ -73,8 +74,27 @@ def markdown(records: Iterable[Record]) -> str:
     return (
         "Accuracy in per cent and half the width of its 95 % interval. Inductive: no query's answer depends "
         "on another query. Transductive: batch norm sees an episode's queries together, as in the published "
-        f"figures marked (T). Tested on: {'; '.join(data)}.\n\n{table}\n\n"
+        f"figures marked (T). Tested on: {'; '.join(data)}.\n\n{table}\n\n{_instances(ordered)}"
         f"<!-- no-run: hours -->\n```bash\n{commands}\n```\n"
+    )
+
+
+def _instances(records: Sequence[Record]) -> str:
+    """The table of those that learn while they read; nothing if there are none."""
+    lines = []
+    for record in records:
+        for instance, (mean, half) in enumerate(record.instances, start=1):
+            source, figures = INSTANCES.get(record.method, ("", {}))
+            known = record.data.startswith("Omniglot") and instance in figures
+            published = f"{figures[instance]:.1f}, {source}" if known else "-"
+            cells = (record.method, f"{record.ways}-way", f"{instance}", _per_cent(mean, half), published)
+            lines.append(f"| {' | '.join(cells)} |")
+    if not lines:
+        return ""
+    head = "| method | classes | image of its class | accuracy | published |\n|---|---|---|---|---|\n"
+    return (
+        "Accuracy on the images of a sequence, by how often their class has come; the first can only be "
+        f"guessed among the classes that have not.\n\n{head}" + "\n".join(lines) + "\n\n"
     )
 
 
@@ -106,8 +126,8 @@ def _row(record: Record) -> tuple[str, ...]:
     return (
         record.method,
         f"{record.ways}-way {record.shots}-shot",
-        f"{100 * record.inductive:.1f} ± {100 * record.inductive_half:.1f}",
-        f"{100 * record.transductive:.1f} ± {100 * record.transductive_half:.1f}",
+        _per_cent(record.inductive, record.inductive_half),
+        _per_cent(record.transductive, record.transductive_half),
         published,
         f"{record.episodes}",
         f"{record.training.episodes}",
@@ -115,3 +135,7 @@ def _row(record: Record) -> tuple[str, ...]:
         f"{record.training.parameters}",
         f"{record.train_seed}",
     )
+
+
+def _per_cent(mean: float, half: float) -> str:
+    return f"{100 * mean:.1f} ± {100 * half:.1f}"

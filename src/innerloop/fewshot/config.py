@@ -13,7 +13,7 @@ from innerloop.core.errors import InputError
 from innerloop.fewshot.backbones import BackboneName
 from innerloop.fewshot.data.load import DataConfig
 from innerloop.fewshot.learners import METHODS, Method
-from innerloop.settings.constraints import OneOrMany, Range
+from innerloop.settings.constraints import NotEmpty, OneOrMany, Range
 from innerloop.settings.kinds import (
     Count,
     LocalPath,
@@ -49,9 +49,9 @@ class TrainEpisodes:
 
 @dataclass(frozen=True)
 class TestEpisodes:
-    """The episodes accuracy is measured on."""
+    """The episodes accuracy is measured on: on each of ``ways`` when testing, on the first while training."""
 
-    ways: Annotated[int, Range(at_least=2)]
+    ways: Annotated[tuple[Annotated[int, Range(at_least=2)], ...], OneOrMany(), NotEmpty()]
     shots: Count
     queries: Count
     count: Count

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from innerloop.core.devices import pick_device
 from innerloop.core.errors import InputError
-from innerloop.fewshot.accuracy import measure
-from innerloop.fewshot.artifacts import load_artifact
+from innerloop.fewshot.accuracy import measure, measure_instances
+from innerloop.fewshot.artifacts import Artifact, load_artifact
+from innerloop.fewshot.data.images import ImageSet
 from innerloop.fewshot.data.load import DataConfig, load_splits
 from innerloop.fewshot.data.splits import SplitName
 from innerloop.fewshot.episodes import EpisodeShape
@@ -20,7 +22,7 @@ class EvaluationSettings:
 
     Args:
         model_path: a run's folder or a checkpoint.
-        output_dir: where the record goes; none: a folder named after the split in the model's folder.
+        output_dir: where the records go; none: a folder named after the split in the model's folder.
         split: which classes.
         ways: classes an episode.
         shots: support images a class.
@@ -41,8 +43,15 @@ class EvaluationSettings:
     command: str = ""
 
 
-def evaluate(settings: EvaluationSettings, progress: Callable[[int, int], None]) -> tuple[Path, Record]:
-    """Tests and records.
+def evaluate(settings: EvaluationSettings, progress: Callable[[int, int], None]) -> dict[Path, Record]:
+    """Tests and records, one cell after another where several ways were configured.
+
+    Args:
+        settings: what and how.
+        progress: told how many episodes of how many are done, all cells together.
+
+    Returns:
+        The records, by the files they were written to.
 
     Raises:
         InputError: the model, the data or a setting is wrong; nothing is written then.
@@ -53,41 +62,56 @@ def evaluate(settings: EvaluationSettings, progress: Callable[[int, int], None])
             raise InputError(f"--{name} must be at least 1, not {value}")
     artifact = load_artifact(settings.model_path, pick_device("auto"))
     config, usual = artifact.config, artifact.config.test
-    ways = _or(settings.ways, usual.ways)
-    if artifact.learner.fixed_ways and ways != artifact.problem.ways:
-        raise InputError(
-            f"this {config.method.name} has {artifact.problem.ways} outputs and cannot be tested {ways}-way; "
-            f"train one with test.ways={ways} train.ways={ways}"
+    shots, queries = _or(settings.shots, usual.shots), _or(settings.queries, usual.queries)
+    shapes = [
+        EpisodeShape(ways, shots, queries)
+        for ways in (usual.ways if settings.ways is None else (settings.ways,))
+    ]
+    images = load_splits(config.data).get(settings.split)
+    for shape in shapes:
+        _check(artifact, shape, images)
+    episodes, seed = _or(settings.episodes, usual.count), _or(settings.seed, usual.seed)
+    folder = settings.output_dir or settings.model_path / settings.split
+    learner, device = artifact.learner, pick_device("auto")
+    records = {}
+    for number, shape in enumerate(shapes):
+        report = partial(_report, progress, number * episodes, len(shapes) * episodes)
+        found = measure(learner, images, shape, episodes, seed, device, report)
+        instances = measure_instances(learner, images, shape.ways, episodes, seed, device)
+        inductive, transductive = found.intervals()
+        record = Record(
+            method=config.method.name,
+            data=describe(config.data, settings.split),
+            ways=shape.ways,
+            shots=shape.shots,
+            queries=shape.queries,
+            episodes=inductive.count,
+            inductive=inductive.mean,
+            inductive_half=inductive.half_width,
+            transductive=transductive.mean,
+            transductive_half=transductive.half_width,
+            training=artifact.training,
+            train_seed=config.trainer.seed,
+            test_seed=seed,
+            command=settings.command,
+            instances=tuple((interval.mean, interval.half_width) for interval in instances),
         )
-    shape = EpisodeShape(ways, _or(settings.shots, usual.shots), _or(settings.queries, usual.queries))
-    seed = _or(settings.seed, usual.seed)
-    found = measure(
-        artifact.learner,
-        load_splits(config.data).get(settings.split),
-        shape,
-        _or(settings.episodes, usual.count),
-        seed,
-        pick_device("auto"),
-        progress,
-    )
-    inductive, transductive = found.intervals()
-    record = Record(
-        method=config.method.name,
-        data=describe(config.data, settings.split),
-        ways=shape.ways,
-        shots=shape.shots,
-        queries=shape.queries,
-        episodes=inductive.count,
-        inductive=inductive.mean,
-        inductive_half=inductive.half_width,
-        transductive=transductive.mean,
-        transductive_half=transductive.half_width,
-        training=artifact.training,
-        train_seed=config.trainer.seed,
-        test_seed=seed,
-        command=settings.command,
-    )
-    return write_record(settings.output_dir or settings.model_path / settings.split, record), record
+        records[write_record(folder, record)] = record
+    return records
+
+
+def _report(progress: Callable[[int, int], None], before: int, total: int, done: int, _of_cell: int) -> None:
+    progress(before + done, total)
+
+
+def _check(artifact: Artifact, shape: EpisodeShape, images: ImageSet) -> None:
+    outputs = artifact.problem.ways
+    if artifact.learner.fixed_ways and shape.ways != outputs:
+        raise InputError(
+            f"this {artifact.config.method.name} has {outputs} outputs and cannot be tested {shape.ways}-way; "
+            f"train one with test.ways={shape.ways} train.ways={shape.ways}"
+        )
+    shape.check(images)
 
 
 def describe(data: DataConfig, split: SplitName) -> str:

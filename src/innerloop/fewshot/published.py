@@ -32,6 +32,11 @@ def _cells(*figures: float | None) -> Mapping[Cell, float]:
     return {cell: figure for cell, figure in zip(cells, figures, strict=True) if figure is not None}
 
 
+INSTANCES: Mapping[str, tuple[str, Mapping[int, float]]] = {
+    "mann": ("Santoro 2016", {2: 82.8, 5: 94.9}),
+}
+"""The source, and accuracies on the k-th image of a class in a sequence of Omniglot characters, in per cent."""
+
 OMNIGLOT: Mapping[str, Published] = {
     "siamese": Published("Vinyals 2016", _cells(96.7, 98.4, 88.0, 96.5)),
     "matching": Published("Vinyals 2016", _cells(98.1, 98.9, 93.8, 98.5)),

@@ -30,6 +30,8 @@ class Record:
         train_seed: of training.
         test_seed: of the test episodes.
         command: what made the record.
+        instances: for methods that learn while they read, the accuracy on the first, second, ... image of a
+            class and half the width of its 95 % interval.
     """
 
     method: str
@@ -46,18 +48,24 @@ class Record:
     train_seed: int
     test_seed: int
     command: str
+    instances: tuple[tuple[float, float], ...] = ()
+
+
+def record_path(folder: Path, ways: int, shots: int) -> Path:
+    """Where the record of a cell is, below the folder of a test."""
+    return folder / f"{ways}way_{shots}shot" / RECORD_FILE
 
 
 def write_record(folder: Path, record: Record) -> Path:
-    """Writes ``evaluation.json``, whole or not at all.
+    """Writes a record below the folder of a test, whole or not at all.
 
     Raises:
         InputError: the folder cannot be written to.
     """
-    path = folder / RECORD_FILE
+    path = record_path(folder, record.ways, record.shots)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".{RECORD_FILE}.partial"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{RECORD_FILE}.partial")
         partial.write_text(
             json.dumps({"format": FORMAT, **asdict(record)}, indent=1) + "\n", encoding="utf-8"
         )
@@ -80,7 +88,8 @@ def read_records(folder: Path) -> list[Record]:
             if values.pop("format") != FORMAT:
                 raise ValueError("another release wrote it")
             training = Training(**values.pop("training"))
-            records.append(Record(**values, training=training))
+            instances = tuple((mean, half) for mean, half in values.pop("instances", ()))
+            records.append(Record(**values, training=training, instances=instances))
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"the record {path} is damaged ({error}); evaluate again") from error
     if not records:

@@ -69,9 +69,10 @@ def train(config: Config) -> TrainingResult:
     channels = splits.train.images.shape[1]
     learner, problem = build_learner(config, channels, device)
     wide = config.train
-    if learner.fixed_ways and wide.ways != problem.ways:
+    if learner.fixed_ways and config.test.ways != (problem.ways,):
+        tested = ", ".join(map(str, config.test.ways))
         raise InputError(
-            f"train.ways is {wide.ways} and test.ways {problem.ways}, but {config.method.name} has an output "
+            f"train.ways is {problem.ways} and test.ways {tested}, but {config.method.name} has an output "
             "for each class; set both alike"
         )
     shape = EpisodeShape(wide.ways, wide.shots, wide.queries)
@@ -106,7 +107,7 @@ def _measuring(
     learner: FewShotLearner, images: ImageSet, test: TestEpisodes, device: torch.device
 ) -> Callable[[], Mapping[str, float]]:
     """What measures accuracy on validation classes; refuses at once what it could not do later."""
-    shape = EpisodeShape(test.ways, test.shots, test.queries)
+    shape = EpisodeShape(test.ways[0], test.shots, test.queries)
     shape.check(images)
 
     def evaluate() -> Mapping[str, float]:

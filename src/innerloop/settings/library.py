@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from innerloop.core.errors import InputError
 from innerloop.settings.layers import Layer, read_yaml
 
 DEFAULTS = "default"
+BASE = "base"
+"""The key by which packaged settings name others that they lie over."""
 _SUFFIXES = (".yaml", ".yml")
 
 
@@ -51,12 +53,12 @@ class Library:
             return [read_yaml(_in_folder(path, name))]
         found = []
         if name not in (None, DEFAULTS):
-            found.append(self._packaged(name))
+            found += self._packaged(name)
         if path is not None:
             found.append(read_yaml(path))
         return found
 
-    def _packaged(self, name: str) -> Layer:
+    def _packaged(self, name: str) -> list[Layer]:
         stem = _stem(name)
         known = _names_in(self.folder)
         stem = self.aliases.get(stem, stem)
@@ -67,7 +69,12 @@ class Library:
             raise InputError(
                 f"no packaged settings '{name}'; {meant}{offer}; a file of your own goes to --config-path"
             )
-        return self._read(stem)
+        layer = self._read(stem)
+        base = layer.values.get(BASE)
+        if base is None:
+            return [layer]
+        own = {key: value for key, value in layer.values.items() if key != BASE}
+        return [*self._packaged(base), replace(layer, values=own)]
 
     def _read(self, stem: str) -> Layer:
         return _read_packaged(self.folder / f"{stem}.yaml", f"{self.shown}/{stem}.yaml")

@@ -47,6 +47,20 @@ class FewShotLearner(ABC):
             ``E x Q x N``, rows sum to 1 after ``exp``.
         """
 
+    def instance_accuracy(self, episodes: Episodes, order: torch.Generator) -> Tensor | None:
+        """Accuracy on the first, second, ... image of a class in the sequence of an episode's images.
+
+        Only methods that learn while they read have it, as Santoro 2016 reports; it is None for all others.
+
+        Args:
+            episodes: ``E`` of them with ``T`` images a class, support and queries together.
+            order: draws the order of each sequence.
+
+        Returns:
+            ``E x T``, shares of the classes.
+        """
+        return None
+
 
 class EpisodicNet(nn.Module, ABC):
     """A network that reads an episode's support set and scores its queries in one differentiable pass."""

@@ -123,12 +123,7 @@ class MannNet(EpisodicNet):
 
     def loss(self, episodes: Episodes) -> Tensor:
         """The mean cross-entropy over all images of an episode, in an order drawn for it."""
-        images = torch.cat([episodes.support, episodes.query], 1)
-        labels = torch.cat([episodes.support_labels, episodes.query_labels], 1)
-        # Drawn on the CPU, whose random state is the one that a checkpoint keeps.
-        order = torch.rand(labels.shape).argsort(-1).to(labels.device)
-        rows = torch.arange(len(labels), device=labels.device)[:, None]
-        images, labels = images[rows, order], labels[rows, order]
+        images, labels = sequences(episodes)
         logits = self.instance_logits(images, labels, episodes.ways)
         return F.cross_entropy(logits.flatten(0, 1), labels.flatten())
 
@@ -168,31 +163,54 @@ class MannNet(EpisodicNet):
         return logits
 
 
-@torch.no_grad()
-def instance_accuracy(net: MannNet, images: Tensor, labels: Tensor, ways: int, instances: int) -> Tensor:
-    """Accuracy on the first, second, ... image of a class in a sequence, as the paper reports it.
+def sequences(episodes: Episodes, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    """All images of each episode in an order drawn for it, ``E x T x C x H x W``, and labels, ``E x T``.
 
-    The first can only be guessed among the classes not yet seen; the second is the paper's 1-shot accuracy.
+    The order is drawn on the CPU, whose random state is the one that a checkpoint keeps.
+    """
+    images = torch.cat([episodes.support, episodes.query], 1)
+    labels = torch.cat([episodes.support_labels, episodes.query_labels], 1)
+    order = torch.rand(labels.shape, generator=generator).argsort(-1).to(labels.device)
+    rows = torch.arange(len(labels), device=labels.device)[:, None]
+    return images[rows, order], labels[rows, order]
+
+
+def accuracy_by_instance(hits: Tensor, labels: Tensor, ways: int) -> Tensor:
+    """Shares of right answers at the first, second, ... image of a class.
 
     Args:
-        net: its batch norm takes the running statistics.
-        images: ``E x T x C x H x W``.
-        labels: ``int64``, ``E x T``.
+        hits: whether each answer was right, ``E x T``.
+        labels: ``int64``, ``E x T``; every class comes ``T / ways`` times.
         ways: N.
-        instances: how many.
 
     Returns:
-        Shape ``instances``; not a number where no class comes so often.
+        ``E x T / ways``.
     """
-    was_training = net.training
-    net.eval()
-    try:
-        hits = net.instance_logits(images, labels, ways).argmax(-1) == labels
-    finally:
-        net.train(was_training)
     instance = F.one_hot(labels, ways).cumsum(1).gather(-1, labels[..., None])
-    counted = instance == torch.arange(1, instances + 1, device=labels.device)
-    return (counted & hits[..., None]).sum((0, 1)) / counted.sum((0, 1))
+    counted = instance == torch.arange(1, labels.shape[1] // ways + 1, device=labels.device)
+    return (counted & hits[..., None]).sum(1) / ways
+
+
+class MannLearner(EpisodicLearner):
+    """MANN, which is also tested as its paper does: on sequences, from the first image on.
+
+    The first image of a class can only be guessed among the classes not yet seen; the accuracy on the second
+    is the paper's 1-shot accuracy.
+    """
+
+    net: MannNet
+
+    @torch.no_grad()
+    def instance_accuracy(self, episodes: Episodes, order: torch.Generator) -> Tensor:
+        """See :meth:`FewShotLearner.instance_accuracy`."""
+        images, labels = sequences(episodes, order)
+        was_training = self.net.training
+        self.net.eval()
+        try:
+            hits = self.net.instance_logits(images, labels, episodes.ways).argmax(-1) == labels
+        finally:
+            self.net.train(was_training)
+        return accuracy_by_instance(hits, labels, episodes.ways)
 
 
 class Pixels(Backbone):
@@ -228,9 +246,9 @@ class Mann(Method):
     reads: Count
     usage_decay: Probability
 
-    def build(self, problem: Problem, backbone: BackboneFactory) -> EpisodicLearner:
+    def build(self, problem: Problem, backbone: BackboneFactory) -> MannLearner:
         """The learner."""
         pixels = self.encoder == "pixels"
         encoder = Pixels(problem.channels, problem.size) if pixels else backbone(running=True)
         memory = (self.memory_slots, self.memory_width, self.reads, self.usage_decay)
-        return EpisodicLearner(MannNet(encoder, problem.ways, self.hidden, *memory), fixed_ways=True)
+        return MannLearner(MannNet(encoder, problem.ways, self.hidden, *memory), fixed_ways=True)
