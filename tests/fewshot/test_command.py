@@ -11,11 +11,11 @@ from PIL import Image
 
 from fewshot.pictures import class_folders
 from innerloop.cli.main import main
-from innerloop.fewshot.bench import BEGIN, END
 from innerloop.fewshot.config import available_configs, load_config
 from innerloop.fewshot.data.toy import toy_splits
 from innerloop.fewshot.published import OMNIGLOT
 from innerloop.fewshot.records import RECORD_FILE, read_records
+from innerloop.fewshot.table import BEGIN, END
 
 TOY = (
     "data.source=toy",
@@ -58,14 +58,17 @@ def test_packaged_settings_are_sound(name: str) -> None:
     assert config.trainer.experiment_name == name
     method, test = f"omniglot_{config.method.name}", config.test
     cells = {(ways, test.shots) for ways in test.ways}
-    assert name == {
-        frozenset({(5, 1)}): method,
-        frozenset({(5, 5)}): f"{method}_5w5s",
-        frozenset({(20, 1)}): f"{method}_20w1s",
-        frozenset({(20, 5)}): f"{method}_20w5s",
-        frozenset({(5, 1), (20, 1)}): method,
-        frozenset({(5, 5), (20, 5)}): f"{method}_5s",
-    }[frozenset(cells)]
+    assert (
+        name
+        == {
+            frozenset({(5, 1)}): method,
+            frozenset({(5, 5)}): f"{method}_5w5s",
+            frozenset({(20, 1)}): f"{method}_20w1s",
+            frozenset({(20, 5)}): f"{method}_20w5s",
+            frozenset({(5, 1), (20, 1)}): method,
+            frozenset({(5, 5), (20, 5)}): f"{method}_5s",
+        }[frozenset(cells)]
+    )
 
 
 def test_every_published_cell_has_packaged_settings() -> None:

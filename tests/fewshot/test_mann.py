@@ -327,7 +327,8 @@ def test_instance_accuracy_is_a_hand_count() -> None:
     labels = torch.tensor([[0, 1, 0, 2, 2, 1], [2, 2, 0, 1, 0, 1]])
     said = torch.tensor([[0, 0, 0, 1, 2, 1], [1, 2, 0, 2, 1, 1]])
     found = accuracy_by_instance(said == labels, labels, WAYS)
-    # First images: 0 right, 1 wrong, 2 wrong; 2 wrong, 0 right, 1 wrong. Second: all three; 2 right, 0 wrong, 1 right.
+    # First images: 0 right, 1 wrong, 2 wrong; 2 wrong, 0 right, 1 wrong.
+    # Second: all three right; 2 right, 0 wrong, 1 right.
     assert found.tolist() == [pytest.approx([1 / 3, 1]), pytest.approx([1 / 3, 2 / 3])]
 
 

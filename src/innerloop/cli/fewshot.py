@@ -42,8 +42,8 @@ def register(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     bench = verbs.add_parser(
         "bench",
         help="train, test and compare methods",
-        description="Trains and tests packaged settings one after another and prints the table of all "
-        "records in the output folder. Run it again to go on where it stopped.",
+        description="Trains and tests packaged settings one after another, prints the table of all records "
+        "in the output folder and draws them in report.html there. Run it again to go on where it stopped.",
     )
     bench.add_argument("names", nargs="*", metavar="NAME", help="packaged settings; none: the table alone")
     bench.add_argument("--output-dir", required=True, type=Path, metavar="O")
@@ -108,8 +108,11 @@ def run_evaluate(options: argparse.Namespace) -> None:
 
 def run_bench(options: argparse.Namespace) -> None:
     """Trains and tests what is named, and prints the table."""
-    from innerloop.fewshot.bench import markdown, put_into, run
+    from innerloop.fewshot.bench import run
+    from innerloop.fewshot.curves import read_curves
+    from innerloop.fewshot.page import write_page
     from innerloop.fewshot.records import read_records
+    from innerloop.fewshot.table import markdown, put_into
 
     def progress(name: str, done: int, total: int) -> None:
         print(f"{name}: {done}/{total} test episodes", file=sys.stderr)
@@ -117,10 +120,12 @@ def run_bench(options: argparse.Namespace) -> None:
     keep_freed_memory()
     if options.names:
         run(options.names, options.output_dir, options.overrides, progress)
-    table = markdown(read_records(options.output_dir))
+    records, page = read_records(options.output_dir), options.output_dir / "report.html"
+    table = markdown(records)
     if options.document is not None:
         put_into(options.document, table)
-    print(table)
+    write_page(page, records, read_curves(options.output_dir))
+    print(f"{table}\nreport: {page}")
 
 
 def run_predict(options: argparse.Namespace) -> None:

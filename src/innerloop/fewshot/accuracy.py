@@ -16,7 +16,7 @@ BLOCK = 20
 """Episodes drawn at a time. Fixed, so that every method is tested on the same episodes under one seed."""
 
 MOST_INSTANCES = 10
-"""Images a class in the sequences of :func:`measure_instances`, as in Santoro 2016, where there are so many."""
+"""Images a class in the sequences of :func:`measure_instances` (Santoro 2016), where there are so many."""
 
 
 @dataclass(frozen=True)

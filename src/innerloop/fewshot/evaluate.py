@@ -108,8 +108,8 @@ def _check(artifact: Artifact, shape: EpisodeShape, images: ImageSet) -> None:
     outputs = artifact.problem.ways
     if artifact.learner.fixed_ways and shape.ways != outputs:
         raise InputError(
-            f"this {artifact.config.method.name} has {outputs} outputs and cannot be tested {shape.ways}-way; "
-            f"train one with test.ways={shape.ways} train.ways={shape.ways}"
+            f"this {artifact.config.method.name} has {outputs} outputs and cannot be tested "
+            f"{shape.ways}-way; train one with test.ways={shape.ways} train.ways={shape.ways}"
         )
     shape.check(images)
 

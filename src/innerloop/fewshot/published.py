@@ -35,7 +35,7 @@ def _cells(*figures: float | None) -> Mapping[Cell, float]:
 INSTANCES: Mapping[str, tuple[str, Mapping[int, float]]] = {
     "mann": ("Santoro 2016", {2: 82.8, 5: 94.9}),
 }
-"""The source, and accuracies on the k-th image of a class in a sequence of Omniglot characters, in per cent."""
+"""The source, and accuracies in per cent on the k-th image of a class in a sequence of Omniglot's."""
 
 OMNIGLOT: Mapping[str, Published] = {
     "siamese": Published("Vinyals 2016", _cells(96.7, 98.4, 88.0, 96.5)),

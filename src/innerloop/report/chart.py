@@ -166,15 +166,15 @@ class _Plot:
 def _draw_axes(svg: ET.Element, plot: _Plot) -> None:
     for tick in plot.y_axis.ticks:
         _rule(svg, "grid", plot.left, plot.right, plot.y(tick))
-        _text(svg, "tick", plot.left - 7, plot.y(tick) + 4, plot.y_axis.write(tick), "end")
+        write_text(svg, "tick", plot.left - 7, plot.y(tick) + 4, plot.y_axis.write(tick), "end")
     free_from = -math.inf
     for tick in plot.x_axis.ticks:
         text = plot.x_axis.write(tick)
         half = (len(text) * TICK_CHARACTER + 6) / 2
         if plot.x(tick) - half >= free_from:
-            _text(svg, "tick", plot.x(tick), plot.bottom + 18, text, "middle")
+            write_text(svg, "tick", plot.x(tick), plot.bottom + 18, text, "middle")
             free_from = plot.x(tick) + half
-    _text(svg, "axis", (plot.left + plot.right) / 2, plot.bottom + 37, plot.x_axis.title, "middle")
+    write_text(svg, "axis", (plot.left + plot.right) / 2, plot.bottom + 37, plot.x_axis.title, "middle")
 
 
 def _draw_band(svg: ET.Element, plot: _Plot, line: Line) -> None:
@@ -212,7 +212,7 @@ def _draw_labels(svg: ET.Element, plot: _Plot, lines: Sequence[Line]) -> None:
         if abs(height - level) > 3 or start < plot.right - 10:
             leader = f"M{start:.1f},{level:.1f}L{plot.right + 2:.1f},{height:.1f}"
             ET.SubElement(svg, "path", {"class": f"leader {line.style}", "d": leader})
-        _text(svg, f"label {line.style}", plot.right + 6, height + 4, _shortened(line.label), "start")
+        write_text(svg, f"label {line.style}", plot.right + 6, height + 4, _shortened(line.label), "start")
 
 
 def _shortened(label: str) -> str:
@@ -254,6 +254,7 @@ def _rule(svg: ET.Element, style: str, left: float, right: float, height: float)
     ET.SubElement(svg, "path", {"class": style, "d": f"M{left:.1f},{height:.1f}H{right:.1f}"})
 
 
-def _text(svg: ET.Element, style: str, x: float, y: float, text: str, anchor: str) -> None:
+def write_text(svg: ET.Element, style: str, x: float, y: float, text: str, anchor: str) -> None:
+    """Adds a text; ``anchor`` is ``start``, ``middle`` or ``end``."""
     attributes = {"class": style, "x": f"{x:.1f}", "y": f"{y:.1f}", "text-anchor": anchor}
     ET.SubElement(svg, "text", attributes).text = text

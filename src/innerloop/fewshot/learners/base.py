@@ -47,7 +47,11 @@ class FewShotLearner(ABC):
             ``E x Q x N``, rows sum to 1 after ``exp``.
         """
 
-    def instance_accuracy(self, episodes: Episodes, order: torch.Generator) -> Tensor | None:
+    def instance_accuracy(
+        self,
+        episodes: Episodes,  # noqa: ARG002 - for those who have it
+        order: torch.Generator,  # noqa: ARG002
+    ) -> Tensor | None:
         """Accuracy on the first, second, ... image of a class in the sequence of an episode's images.
 
         Only methods that learn while they read have it, as Santoro 2016 reports; it is None for all others.

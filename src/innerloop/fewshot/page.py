@@ -1,0 +1,140 @@
+"""The comparison as one HTML page that asks nothing of the network: accuracies, curves, costs."""
+
+import math
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+from innerloop import __version__
+from innerloop.core.errors import InputError
+from innerloop.fewshot.curves import Curve
+from innerloop.fewshot.published import OMNIGLOT
+from innerloop.fewshot.records import Record
+from innerloop.fewshot.table import HEADER, per_cent, table_row
+from innerloop.report.chart import Axis, Dot, Line, Size, line_chart, nice_ticks
+from innerloop.report.intervals import Mark, Row, interval_chart
+
+WIDE, NARROW = 860.0, 380.0
+"""Pictures in two widths; the page shows the one that fits the reader's screen."""
+
+COLOURS = 6
+INDUCTIVE, TRANSDUCTIVE = "c1", "c2"
+
+
+def write_page(path: Path, records: Sequence[Record], curves: Sequence[Curve]) -> None:
+    """Writes the page, whole or not at all.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(html_text(records, curves), encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def html_text(records: Sequence[Record], curves: Sequence[Curve]) -> str:
+    """The whole document, from at least one record."""
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader("innerloop", "fewshot"), PackageLoader("innerloop", "report")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    ordered = sorted(records, key=_cell)
+    cells = [
+        (f"{ways}-way {shots}-shot", data, _accuracies(list(group)))
+        for (data, ways, shots), group in groupby(ordered, key=_cell)
+    ]
+    return environment.get_template("comparison.html").render(
+        methods=len({record.method for record in records}),
+        data=sorted({record.data for record in records}),
+        cells=cells,
+        curves=_learning(curves) if curves else None,
+        head=HEADER,
+        rows=[table_row(record) for record in ordered],
+        instances=[record for record in ordered if record.instances],
+        per_cent=per_cent,
+        commands=list(dict.fromkeys(record.command for record in ordered)),
+        version=__version__,
+    )
+
+
+def _cell(record: Record) -> tuple[str, int, int]:
+    return record.data, record.ways, record.shots
+
+
+def _accuracies(records: Sequence[Record]) -> tuple[str, str]:
+    """One row a record, the most accurate first; wide and narrow."""
+    best_first = sorted(records, key=lambda record: -record.inductive)
+    rows = []
+    for record in best_first:
+        source = OMNIGLOT.get(record.method) if record.data.startswith("Omniglot") else None
+        figure = None if source is None else source.accuracy.get((record.ways, record.shots))
+        told = ""
+        if source is not None and figure is not None:
+            kind = "transductive" if source.transductive else "inductive"
+            told = f"{record.method}: published {figure:.1f} %, {kind}, {source.source}"
+        marks = (
+            _mark(record.method, record.inductive, record.inductive_half, transductive=False),
+            _mark(record.method, record.transductive, record.transductive_half, transductive=True),
+        )
+        rows.append(Row(record.method, marks, None if figure is None else figure / 100, told))
+    shown = [value for row in rows for mark in row.marks for value in (mark.low, mark.high)]
+    shown += [row.target for row in rows if row.target is not None]
+    # Beyond 100 % there is nothing, wherever an interval ends.
+    ticks = [tick for tick in nice_ticks(max(min(shown), 0.0), min(max(shown), 1.0)) if tick < 1 + 1e-9]
+    wide, narrow = (
+        interval_chart("accuracy in per cent", rows, ticks, _percent, width) for width in (WIDE, NARROW)
+    )
+    return wide, narrow
+
+
+def _mark(method: str, mean: float, half: float, *, transductive: bool) -> Mark:
+    kind, style = ("transductive", TRANSDUCTIVE) if transductive else ("inductive", INDUCTIVE)
+    tooltip = f"{method}, {kind}: {per_cent(mean, half)} %"
+    return Mark(mean, mean - half, mean + half, style, tooltip, hollow=transductive)
+
+
+def _learning(curves: Sequence[Curve]) -> str:
+    """Accuracy against training episodes, these on a logarithmic scale."""
+    lines = [
+        Line(
+            curve.name,
+            f"c{number % COLOURS + 1}{' again' if number // COLOURS % 2 else ''}",
+            tuple(
+                Dot(
+                    episodes,
+                    share,
+                    None,
+                    None,
+                    f"{curve.name}: {100 * share:.1f} % after {episodes} episodes",
+                )
+                for episodes, share in curve.points
+            ),
+        )
+        for number, curve in enumerate(curves)
+    ]
+    episodes = [dot.x for line in lines for dot in line.dots]
+    powers = range(math.floor(math.log10(min(episodes))), math.ceil(math.log10(max(episodes))) + 1)
+    marks = [m * 10.0**power for power in powers for m in (1, 2, 5)]
+    x = Axis(
+        "training episodes",
+        tuple(mark for mark in marks if min(episodes) <= mark <= max(episodes)) or (episodes[0],),
+        lambda tick: f"{tick:,.0f}".replace(",", "\N{NO-BREAK SPACE}"),
+        math.log10,
+    )
+    shares = [dot.y for line in lines for dot in line.dots]
+    y = Axis("", tuple(t for t in nice_ticks(min(shares), max(shares)) if t < 1 + 1e-9), _percent)
+    return line_chart(
+        "accuracy on validation classes while training", lines, x, y, Size(WIDE, 440, labels=True)
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.6g}"
