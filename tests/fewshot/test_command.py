@@ -11,6 +11,7 @@ from PIL import Image
 
 from fewshot.pictures import class_folders
 from innerloop.cli.main import main
+from innerloop.fewshot.artifacts import build_learner
 from innerloop.fewshot.config import available_configs, load_config
 from innerloop.fewshot.data.toy import toy_splits
 from innerloop.fewshot.published import OMNIGLOT
@@ -56,25 +57,25 @@ def toy_pictures(folder: Path, classes: int, images: int) -> Path:
 def test_packaged_settings_are_sound(name: str) -> None:
     config = load_config(name)
     assert config.trainer.experiment_name == name
-    method, test = f"omniglot_{config.method.name}", config.test
-    cells = {(ways, test.shots) for ways in test.ways}
-    assert (
-        name
-        == {
-            frozenset({(5, 1)}): method,
-            frozenset({(5, 5)}): f"{method}_5w5s",
-            frozenset({(20, 1)}): f"{method}_20w1s",
-            frozenset({(20, 5)}): f"{method}_20w5s",
-            frozenset({(5, 1), (20, 1)}): method,
-            frozenset({(5, 5), (20, 5)}): f"{method}_5s",
-        }[frozenset(cells)]
-    )
+    data = "omniglot" if config.data.source == "omniglot" else "miniimagenet"
+    suffixes = {
+        ((5,), 1): "",
+        ((5,), 5): "_5w5s",
+        ((20,), 1): "_20w1s",
+        ((20,), 5): "_20w5s",
+        ((5, 20), 1): "",
+        ((5, 20), 5): "_5s",
+    }
+    assert name == f"{data}_{config.method.name}{suffixes[config.test.ways, config.test.shots]}"
+    learner, _ = build_learner(config, config.data.channels or 1, torch.device("cpu"))
+    assert not learner.fixed_ways or config.test.ways == (config.train.ways,)
 
 
 def test_every_published_cell_has_packaged_settings() -> None:
     packaged = {
         (config.method.name, ways, config.test.shots)
         for config in map(load_config, available_configs())
+        if config.data.source == "omniglot"
         for ways in config.test.ways
     }
     published = {(method, *cell) for method, figures in OMNIGLOT.items() for cell in figures.accuracy}
