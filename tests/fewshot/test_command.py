@@ -66,7 +66,8 @@ def test_packaged_settings_are_sound(name: str) -> None:
         ((5, 20), 1): "",
         ((5, 20), 5): "_5s",
     }
-    assert name == f"{data}_{config.method.name}{suffixes[config.test.ways, config.test.shots]}"
+    suffix = "_lake" if config.test.within_alphabet else suffixes[config.test.ways, config.test.shots]
+    assert name == f"{data}_{config.method.name}{suffix}"
     learner, _ = build_learner(config, config.data.channels or 1, torch.device("cpu"))
     assert not learner.fixed_ways or config.test.ways == (config.train.ways,)
 

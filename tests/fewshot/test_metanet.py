@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from innerloop.fewshot.accuracy import measure
+from innerloop.fewshot.accuracy import BLOCK, measure
 from innerloop.fewshot.backbones import Conv4
 from innerloop.fewshot.data.toy import toy_splits
 from innerloop.fewshot.episodes import Episodes, EpisodeShape, EpisodeStream
@@ -312,5 +312,6 @@ def test_it_learns() -> None:
         optimizer.zero_grad()
         learner.net.loss(stream.take()).backward()
         optimizer.step()
-    accuracies = measure(learner, splits.test, shape, 40, 0, torch.device("cpu")).inductive
+    tested = EpisodeStream(splits.test, shape, BLOCK, 0)
+    accuracies = measure(learner, tested, 40, torch.device("cpu")).inductive
     assert sum(accuracies) / len(accuracies) > 0.5

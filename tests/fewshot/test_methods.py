@@ -9,7 +9,7 @@ import torch
 
 from fewshot.toy_methods import TOY_METHODS, packaged
 from innerloop.core.checkpoint import RunState
-from innerloop.fewshot.accuracy import measure
+from innerloop.fewshot.accuracy import BLOCK, measure
 from innerloop.fewshot.artifacts import Artifact, load_artifact
 from innerloop.fewshot.data.toy import toy_splits
 from innerloop.fewshot.episodes import Episodes, EpisodeShape, EpisodeStream
@@ -53,7 +53,8 @@ def scores(artifact: Artifact, given: Episodes, transductive: bool = False) -> t
 @every_method_that_learns
 def test_it_learns(name: str, runs: Path) -> None:
     artifact = trained(name, runs)
-    found = measure(artifact.learner, toy_splits().get("test"), EpisodeShape(5, 1, 5), 60, seed=1, device=CPU)
+    stream = EpisodeStream(toy_splits().get("test"), EpisodeShape(5, 1, 5), BLOCK, seed=1)
+    found = measure(artifact.learner, stream, 60, CPU)
     inductive, transductive = found.intervals()
     assert inductive.low > WELL_ABOVE > 2 * CHANCE, inductive
     assert transductive.low > WELL_ABOVE, transductive

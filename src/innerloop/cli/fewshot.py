@@ -38,6 +38,11 @@ def register(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     evaluate.add_argument("--queries", type=int, metavar="Q", help="query images a class")
     evaluate.add_argument("--episodes", type=int, metavar="E", help="how many")
     evaluate.add_argument("--seed", type=int, help="of the episodes")
+    evaluate.add_argument(
+        "--within-alphabet",
+        action="store_true",
+        help="Lake's trials: characters of one alphabet, support and queries by two hands",
+    )
     evaluate.set_defaults(run=run_evaluate)
     bench = verbs.add_parser(
         "bench",
@@ -90,13 +95,14 @@ def run_evaluate(options: argparse.Namespace) -> None:
         queries=options.queries,
         episodes=options.episodes,
         seed=options.seed,
+        within_alphabet=options.within_alphabet,
         command=shlex.join(["innerloop", *sys.argv[1:]]),
     )
     with cell_progress("episodes") as progress:
         records = evaluate(settings, lambda done, total: progress(done, total, "tested"))
     for path, record in records.items():
         print(
-            f"{record.method}, {record.ways}-way {record.shots}-shot, {record.episodes} episodes\n"
+            f"{record.method}, {record.cell}, {record.episodes} episodes\n"
             f"{record.data}\n"
             f"inductive:    {100 * record.inductive:.2f} % ± {100 * record.inductive_half:.2f}\n"
             f"transductive: {100 * record.transductive:.2f} % ± {100 * record.transductive_half:.2f}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -9,11 +10,11 @@ from torch import Tensor
 from innerloop.core.sampler import derive_seed
 from innerloop.core.stats import Interval, mean_interval
 from innerloop.fewshot.data.images import ImageSet
-from innerloop.fewshot.episodes import EpisodeShape, EpisodeStream
+from innerloop.fewshot.episodes import Episodes, EpisodeShape, EpisodeStream
 from innerloop.fewshot.learners import FewShotLearner
 
 BLOCK = 20
-"""Episodes drawn at a time. Fixed, so that every method is tested on the same episodes under one seed."""
+"""Test episodes drawn at a time. Fixed, so that every method is tested on the same ones under one seed."""
 
 MOST_INSTANCES = 10
 """Images a class in the sequences of :func:`measure_instances` (Santoro 2016), where there are so many."""
@@ -36,12 +37,17 @@ class Accuracy:
         return mean_interval(self.inductive), mean_interval(self.transductive)
 
 
+class Stream(Protocol):
+    """Endless blocks of episodes of one shape."""
+
+    def take(self) -> Episodes:
+        """The next block."""
+
+
 def measure(
     learner: FewShotLearner,
-    images: ImageSet,
-    shape: EpisodeShape,
+    stream: Stream,
     count: int,
-    seed: int,
     device: torch.device,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Accuracy:
@@ -49,17 +55,11 @@ def measure(
 
     Args:
         learner: what is tested; its weights stay as they are.
-        images: where episodes are drawn from.
-        shape: of each episode.
+        stream: draws the episodes, from its beginning, for results that can be had again.
         count: episodes.
-        seed: of the episodes.
         device: where the learner computes.
         progress: told how many episodes of how many are done.
-
-    Raises:
-        InputError: such episodes cannot be drawn from the images.
     """
-    stream = EpisodeStream(images, shape, BLOCK, seed)
     inductive: list[float] = []
     transductive: list[float] = []
     while len(inductive) < count:

@@ -57,6 +57,7 @@ class TestEpisodes:
     count: Count
     validation_count: Count
     seed: Seed
+    within_alphabet: bool
 
 
 @dataclass(frozen=True)

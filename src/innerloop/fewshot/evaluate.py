@@ -7,12 +7,13 @@ from pathlib import Path
 
 from innerloop.core.devices import pick_device
 from innerloop.core.errors import InputError
-from innerloop.fewshot.accuracy import measure, measure_instances
+from innerloop.fewshot.accuracy import BLOCK, Stream, measure, measure_instances
+from innerloop.fewshot.alphabets import AlphabetStream
 from innerloop.fewshot.artifacts import Artifact, load_artifact
 from innerloop.fewshot.data.images import ImageSet
 from innerloop.fewshot.data.load import DataConfig, load_splits
 from innerloop.fewshot.data.splits import SplitName
-from innerloop.fewshot.episodes import EpisodeShape
+from innerloop.fewshot.episodes import EpisodeShape, EpisodeStream
 from innerloop.fewshot.records import Record, write_record
 
 
@@ -29,6 +30,7 @@ class EvaluationSettings:
         queries: query images a class.
         episodes: how many.
         seed: of the episodes.
+        within_alphabet: Lake's trials, see :class:`AlphabetStream`, whatever was configured.
         command: noted in the record.
     """
 
@@ -40,6 +42,7 @@ class EvaluationSettings:
     queries: int | None = None
     episodes: int | None = None
     seed: int | None = None
+    within_alphabet: bool = False
     command: str = ""
 
 
@@ -68,20 +71,22 @@ def evaluate(settings: EvaluationSettings, progress: Callable[[int, int], None])
         for ways in (usual.ways if settings.ways is None else (settings.ways,))
     ]
     images = load_splits(config.data).get(settings.split)
-    for shape in shapes:
-        _check(artifact, shape, images)
     episodes, seed = _or(settings.episodes, usual.count), _or(settings.seed, usual.seed)
+    within = settings.within_alphabet or usual.within_alphabet
+    # All are made before the first is tested, so that a cell that cannot be drawn is refused at once.
+    streams = {shape: _stream(artifact, images, shape, seed, within) for shape in shapes}
     folder = settings.output_dir or settings.model_path / settings.split
     learner, device = artifact.learner, pick_device("auto")
     records = {}
-    for number, shape in enumerate(shapes):
+    for number, (shape, stream) in enumerate(streams.items()):
         report = partial(_report, progress, number * episodes, len(shapes) * episodes)
-        found = measure(learner, images, shape, episodes, seed, device, report)
+        found = measure(learner, stream, episodes, device, report)
         instances = measure_instances(learner, images, shape.ways, episodes, seed, device)
         inductive, transductive = found.intervals()
         record = Record(
             method=config.method.name,
             data=describe(config.data, settings.split),
+            within_alphabet=within,
             ways=shape.ways,
             shots=shape.shots,
             queries=shape.queries,
@@ -104,21 +109,32 @@ def _report(progress: Callable[[int, int], None], before: int, total: int, done:
     progress(before + done, total)
 
 
-def _check(artifact: Artifact, shape: EpisodeShape, images: ImageSet) -> None:
+def _stream(
+    artifact: Artifact, images: ImageSet, shape: EpisodeShape, seed: int, within_alphabet: bool
+) -> Stream:
     outputs = artifact.problem.ways
     if artifact.learner.fixed_ways and shape.ways != outputs:
         raise InputError(
             f"this {artifact.config.method.name} has {outputs} outputs and cannot be tested "
             f"{shape.ways}-way; train one with test.ways={shape.ways} train.ways={shape.ways}"
         )
-    shape.check(images)
+    if not within_alphabet:
+        return EpisodeStream(images, shape, BLOCK, seed)
+    if artifact.config.data.source != "omniglot":
+        raise InputError("trials within an alphabet need data.source=omniglot")
+    if (shape.shots, shape.queries) != (1, 1):
+        raise InputError(
+            "trials within an alphabet have one support and one query image a class; "
+            "set --shots 1 --queries 1"
+        )
+    return AlphabetStream(images, shape.ways, BLOCK, seed)
 
 
 def describe(data: DataConfig, split: SplitName) -> str:
     """What was tested on, in words."""
     match data.source:
         case "omniglot":
-            drawn = "Vinyals split" if data.split == "vinyals" else f"random split {data.split_seed}"
+            drawn = "Vinyals split" if data.split == "vinyals" else f"{data.split} split {data.split_seed}"
             return f"Omniglot, {drawn}, {split} characters"
         case "toy":
             return f"the toy set, {split} classes"

@@ -10,7 +10,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from innerloop import __version__
 from innerloop.core.errors import InputError
 from innerloop.fewshot.curves import Curve
-from innerloop.fewshot.published import OMNIGLOT
+from innerloop.fewshot.published import published_figure
 from innerloop.fewshot.records import Record
 from innerloop.fewshot.table import HEADER, per_cent, table_row
 from innerloop.report.chart import Axis, Dot, Line, Size, line_chart, nice_ticks
@@ -48,8 +48,8 @@ def html_text(records: Sequence[Record], curves: Sequence[Curve]) -> str:
     )
     ordered = sorted(records, key=_cell)
     cells = [
-        (f"{ways}-way {shots}-shot", data, _accuracies(list(group)))
-        for (data, ways, shots), group in groupby(ordered, key=_cell)
+        (group[0].cell, group[0].data, _accuracies(group))
+        for group in (list(group) for _, group in groupby(ordered, key=_cell))
     ]
     return environment.get_template("comparison.html").render(
         methods=len({record.method for record in records}),
@@ -65,8 +65,8 @@ def html_text(records: Sequence[Record], curves: Sequence[Curve]) -> str:
     )
 
 
-def _cell(record: Record) -> tuple[str, int, int]:
-    return record.data, record.ways, record.shots
+def _cell(record: Record) -> tuple[str, bool, int, int]:
+    return record.data, record.within_alphabet, record.ways, record.shots
 
 
 def _accuracies(records: Sequence[Record]) -> tuple[str, str]:
@@ -74,17 +74,16 @@ def _accuracies(records: Sequence[Record]) -> tuple[str, str]:
     best_first = sorted(records, key=lambda record: -record.inductive)
     rows = []
     for record in best_first:
-        source = OMNIGLOT.get(record.method) if record.data.startswith("Omniglot") else None
-        figure = None if source is None else source.accuracy.get((record.ways, record.shots))
+        figure = published_figure(record)
         told = ""
-        if source is not None and figure is not None:
-            kind = "transductive" if source.transductive else "inductive"
-            told = f"{record.method}: published {figure:.1f} %, {kind}, {source.source}"
+        if figure is not None:
+            kind = "transductive" if figure.transductive else "inductive"
+            told = f"{record.method}: published {figure.accuracy:.1f} %, {kind}, {figure.source}"
         marks = (
             _mark(record.method, record.inductive, record.inductive_half, transductive=False),
             _mark(record.method, record.transductive, record.transductive_half, transductive=True),
         )
-        rows.append(Row(record.method, marks, None if figure is None else figure / 100, told))
+        rows.append(Row(record.method, marks, None if figure is None else figure.accuracy / 100, told))
     shown = [value for row in rows for mark in row.marks for value in (mark.low, mark.high)]
     shown += [row.target for row in rows if row.target is not None]
     # Beyond 100 % there is nothing, wherever an interval ends.

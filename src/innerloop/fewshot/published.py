@@ -7,6 +7,8 @@ others test on upright ones of a random split.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from innerloop.fewshot.records import Record
+
 Cell = tuple[int, int]
 """Ways and shots."""
 
@@ -37,6 +39,9 @@ INSTANCES: Mapping[str, tuple[str, Mapping[int, float]]] = {
 }
 """The source, and accuracies in per cent on the k-th image of a class in a sequence of Omniglot's."""
 
+WITHIN_ALPHABET: Mapping[str, Published] = {"siamese": Published("Koch 2015", {(20, 1): 92.0})}
+"""On Lake's 400 trials."""
+
 OMNIGLOT: Mapping[str, Published] = {
     "siamese": Published("Vinyals 2016", _cells(96.7, 98.4, 88.0, 96.5)),
     "matching": Published("Vinyals 2016", _cells(98.1, 98.9, 93.8, 98.5)),
@@ -48,3 +53,27 @@ OMNIGLOT: Mapping[str, Published] = {
     "implicit_maml": Published("Rajeswaran 2019", _cells(99.5, 99.7, 96.2, 99.1), transductive=True),
     "metanet": Published("Munkhdalai 2017", _cells(99.0, None, 97.0, None)),
 }
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A published accuracy.
+
+    Args:
+        accuracy: in per cent.
+        source: the paper it stands in.
+        transductive: whether batch norm saw an episode's queries together.
+    """
+
+    accuracy: float
+    source: str
+    transductive: bool
+
+
+def published_figure(record: Record) -> Figure | None:
+    """What was published for a record's method and cell; none for other data than Omniglot."""
+    if not record.data.startswith("Omniglot"):
+        return None
+    known = (WITHIN_ALPHABET if record.within_alphabet else OMNIGLOT).get(record.method)
+    accuracy = None if known is None else known.accuracy.get((record.ways, record.shots))
+    return None if known is None or accuracy is None else Figure(accuracy, known.source, known.transductive)

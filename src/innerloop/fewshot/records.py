@@ -30,6 +30,7 @@ class Record:
         train_seed: of training.
         test_seed: of the test episodes.
         command: what made the record.
+        within_alphabet: whether all classes of an episode were of one alphabet, see ``AlphabetStream``.
         instances: for methods that learn while they read, the accuracy on the first, second, ... image of a
             class and half the width of its 95 % interval.
     """
@@ -48,7 +49,13 @@ class Record:
     train_seed: int
     test_seed: int
     command: str
+    within_alphabet: bool = False
     instances: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def cell(self) -> str:
+        """The kind of episode, in words."""
+        return f"{self.ways}-way {self.shots}-shot{' within an alphabet' if self.within_alphabet else ''}"
 
 
 def record_path(folder: Path, ways: int, shots: int) -> Path:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from innerloop.core.errors import InputError
-from innerloop.fewshot.published import INSTANCES, OMNIGLOT
+from innerloop.fewshot.published import INSTANCES, published_figure
 from innerloop.fewshot.records import Record
 
 BEGIN, END = "<!-- few-shot table: begin -->", "<!-- few-shot table: end -->"
@@ -25,7 +25,14 @@ HEADER = (
 def markdown(records: Iterable[Record]) -> str:
     """The table, a row a record, and the command of each row below it."""
     ordered = sorted(
-        records, key=lambda record: (record.ways, record.shots, record.method, record.train_seed)
+        records,
+        key=lambda record: (
+            record.within_alphabet,
+            record.ways,
+            record.shots,
+            record.method,
+            record.train_seed,
+        ),
     )
     rows = [HEADER, ("---",) * len(HEADER), *(table_row(record) for record in ordered)]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
@@ -79,14 +86,13 @@ def put_into(document: Path, table: str) -> None:
 
 def table_row(record: Record) -> tuple[str, ...]:
     """A record's cells, in the order of :data:`HEADER`."""
-    source = OMNIGLOT.get(record.method) if record.data.startswith("Omniglot") else None
-    figure = source.accuracy.get((record.ways, record.shots)) if source is not None else None
+    figure = published_figure(record)
     published = "-"
-    if source is not None and figure is not None:
-        published = f"{figure:.1f}{' (T)' if source.transductive else ''}, {source.source}"
+    if figure is not None:
+        published = f"{figure.accuracy:.1f}{' (T)' if figure.transductive else ''}, {figure.source}"
     return (
         record.method,
-        f"{record.ways}-way {record.shots}-shot",
+        record.cell,
         per_cent(record.inductive, record.inductive_half),
         per_cent(record.transductive, record.transductive_half),
         published,

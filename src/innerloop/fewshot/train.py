@@ -12,7 +12,7 @@ from innerloop.core.errors import InputError
 from innerloop.core.sampler import SamplerState, derive_seed
 from innerloop.core.task import Task
 from innerloop.core.trainer import MetaTrainer, RunSettings
-from innerloop.fewshot.accuracy import measure
+from innerloop.fewshot.accuracy import BLOCK, measure
 from innerloop.fewshot.artifacts import Training, build_learner, parameter_count, save_artifact
 from innerloop.fewshot.config import Config, TestEpisodes, to_dict
 from innerloop.fewshot.data.images import ImageSet
@@ -111,7 +111,8 @@ def _measuring(
     shape.check(images)
 
     def evaluate() -> Mapping[str, float]:
-        found = measure(learner, images, shape, test.validation_count, test.seed, device)
+        stream = EpisodeStream(images, shape, BLOCK, test.seed)
+        found = measure(learner, stream, test.validation_count, device)
         return {
             "eval/accuracy": fmean(found.inductive),
             "eval/accuracy_transductive": fmean(found.transductive),

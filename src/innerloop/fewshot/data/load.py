@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from innerloop.core.errors import InputError
 from innerloop.fewshot.data.folder import load_folder
-from innerloop.fewshot.data.omniglot import load_omniglot, random_split, vinyals_split
+from innerloop.fewshot.data.omniglot import lake_split, load_omniglot, random_split, vinyals_split
 from innerloop.fewshot.data.splits import Splits
 from innerloop.fewshot.data.toy import toy_splits
 from innerloop.settings.constraints import Range
@@ -22,7 +22,7 @@ class DataConfig:
 
     source: Literal["omniglot", "folder", "toy"]
     path: LocalPath | None
-    split: Literal["random", "vinyals"]
+    split: Literal["random", "vinyals", "lake"]
     split_seed: Seed
     size: Annotated[int, Range(at_least=4)]
     channels: Literal[1, 3] | None
@@ -50,11 +50,13 @@ def load_splits(data: DataConfig) -> Splits:
         case "omniglot":
             folder = _omniglot_folder(data)
             whole = load_omniglot(folder, data.size, data.turned)
-            return (
-                vinyals_split(whole, folder)
-                if data.split == "vinyals"
-                else random_split(whole, data.split_seed)
-            )
+            match data.split:
+                case "random":
+                    return random_split(whole, data.split_seed)
+                case "vinyals":
+                    return vinyals_split(whole, folder)
+                case "lake":
+                    return lake_split(whole, data.split_seed)
 
 
 def _omniglot_folder(data: DataConfig) -> Path:

@@ -77,6 +77,27 @@ def random_split(whole: ImageSet, seed: int) -> Splits:
     )
 
 
+def lake_split(whole: ImageSet, seed: int) -> Splits:
+    """The background set for training, the evaluation set for testing: alphabets stay whole (Lake 2015).
+
+    Turned characters are classes of their own in training alone.
+
+    Args:
+        whole: all characters.
+        seed: of the draw of the background characters that are kept to choose settings on.
+    """
+    background = [number for number, name in enumerate(whole.classes) if name.startswith("background/")]
+    evaluation = sorted(set(range(len(whole.classes))) - set(background))
+    generator = torch.Generator().manual_seed(derive_seed(seed, "omniglot"))
+    order = [background[place] for place in torch.randperm(len(background), generator=generator).tolist()]
+    upright = replace(whole, turned=False)
+    return Splits(
+        train=whole.subset("train", order[VALIDATION_CHARACTERS:]),
+        validation=upright.subset("validation", order[:VALIDATION_CHARACTERS]),
+        test=upright.subset("test", evaluation),
+    )
+
+
 def vinyals_split(whole: ImageSet, folder: Path) -> Splits:
     """The 1028 / 172 / 423 characters of Vinyals 2016, read from ``splits/vinyals_{train,val,test}.json``.
 
