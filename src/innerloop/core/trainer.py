@@ -232,7 +232,9 @@ class MetaTrainer:
                 ("query loss", entry.query_loss),
             ):
                 if not math.isfinite(value):
-                    raise NonFiniteError(what, entry.task, self.step + 1)
+                    # Without an inner loop the three are one.
+                    name = what if self.strategy.inner.steps else "loss"
+                    raise NonFiniteError(name, entry.task, self.step + 1)
         if not (vector.all_finite(result.gradient) and vector.all_finite(result.rate_gradient)):
             raise NonFiniteError("meta-gradient", ", ".join(task.name for task in tasks), self.step + 1)
 
