@@ -87,7 +87,7 @@ def test_a_step_that_is_given_up_leaves_the_statistics_as_they_were(tmp_path: Pa
     good = trainer(tmp_path / "good", 2)
     good.fit()
     bad = trainer(tmp_path / "bad", 4, bad_draw=2)
-    with pytest.raises(NonFiniteError, match="^loss of task 'one' is not finite at step 3"):
+    with pytest.raises(NonFiniteError, match=r"^loss of task 'one' is not finite at step 3"):
         bad.fit()
     for name, tensor in good.learner.buffers.items():
         assert bad.learner.buffers[name].equal(tensor), name

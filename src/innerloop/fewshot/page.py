@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
 from innerloop import __version__
 from innerloop.core.errors import InputError
 from innerloop.fewshot.curves import Curve
@@ -15,6 +13,7 @@ from innerloop.fewshot.records import Record
 from innerloop.fewshot.table import HEADER, per_cent, table_row
 from innerloop.report.chart import Axis, Dot, Line, Size, line_chart, nice_ticks
 from innerloop.report.intervals import Mark, Row, interval_chart
+from innerloop.report.template import page_environment
 
 WIDE, NARROW = 860.0, 380.0
 """Pictures in two widths; the page shows the one that fits the reader's screen."""
@@ -39,29 +38,26 @@ def write_page(path: Path, records: Sequence[Record], curves: Sequence[Curve]) -
 
 def html_text(records: Sequence[Record], curves: Sequence[Curve]) -> str:
     """The whole document, from at least one record."""
-    environment = Environment(
-        loader=ChoiceLoader([PackageLoader("innerloop", "fewshot"), PackageLoader("innerloop", "report")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     ordered = sorted(records, key=_cell)
     cells = [
         (group[0].cell, group[0].data, _accuracies(group))
         for group in (list(group) for _, group in groupby(ordered, key=_cell))
     ]
-    return environment.get_template("comparison.html").render(
-        methods=len({record.method for record in records}),
-        data=sorted({record.data for record in records}),
-        cells=cells,
-        curves=_learning(curves) if curves else None,
-        head=HEADER,
-        rows=[table_row(record) for record in ordered],
-        instances=[record for record in ordered if record.instances],
-        per_cent=per_cent,
-        commands=list(dict.fromkeys(record.command for record in ordered)),
-        version=__version__,
+    return (
+        page_environment("fewshot")
+        .get_template("comparison.html")
+        .render(
+            methods=len({record.method for record in records}),
+            data=sorted({record.data for record in records}),
+            cells=cells,
+            curves=_learning(curves) if curves else None,
+            head=HEADER,
+            rows=[table_row(record) for record in ordered],
+            instances=[record for record in ordered if record.instances],
+            per_cent=per_cent,
+            commands=list(dict.fromkeys(record.command for record in ordered)),
+            version=__version__,
+        )
     )
 
 

@@ -4,12 +4,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from innerloop.report import figures, tables
 from innerloop.report.analysis import Analysis, cost_ratio
 from innerloop.report.export import SOFTWARE_VERSION
 from innerloop.report.formatting import NBSP, MetricFormat, bare_p, budgets, plural, ratio
+from innerloop.report.template import page_environment
 from innerloop.report.verdict import Verdict
 
 SHOWN_COMPARISONS = 6
@@ -37,13 +36,7 @@ def html_text(analysis: Analysis, verdict: Verdict, write: MetricFormat, names: 
     Returns:
         The whole document.
     """
-    environment = Environment(
-        loader=PackageLoader("innerloop", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment()
     environment.filters["pretty"] = lambda config: json.dumps(config, indent=2, ensure_ascii=False)
     environment.filters["unbroken"] = lambda text: text.replace("-", f"-{WORD_JOINER}")
     study = analysis.study
