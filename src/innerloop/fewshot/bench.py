@@ -31,7 +31,8 @@ def run(
     configs = {name: load_config(name, None, overrides) for name in names}
     for name, config in configs.items():
         folder = output_dir / name
-        cells = [record_path(folder / "test", ways, config.test.shots) for ways in config.test.ways]
+        test = config.test
+        cells = (record_path(folder / "test", ways, test.shots, test.within_alphabet) for ways in test.ways)
         if all(cell.exists() for cell in cells):
             continue
         trainer = replace(config.trainer, default_local_dir=str(folder))

@@ -58,9 +58,9 @@ class Record:
         return f"{self.ways}-way {self.shots}-shot{' within an alphabet' if self.within_alphabet else ''}"
 
 
-def record_path(folder: Path, ways: int, shots: int) -> Path:
+def record_path(folder: Path, ways: int, shots: int, within_alphabet: bool) -> Path:
     """Where the record of a cell is, below the folder of a test."""
-    return folder / f"{ways}way_{shots}shot" / RECORD_FILE
+    return folder / f"{ways}way_{shots}shot{'_within_alphabet' if within_alphabet else ''}" / RECORD_FILE
 
 
 def write_record(folder: Path, record: Record) -> Path:
@@ -69,7 +69,7 @@ def write_record(folder: Path, record: Record) -> Path:
     Raises:
         InputError: the folder cannot be written to.
     """
-    path = record_path(folder, record.ways, record.shots)
+    path = record_path(folder, record.ways, record.shots, record.within_alphabet)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{RECORD_FILE}.partial")

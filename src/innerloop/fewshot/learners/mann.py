@@ -133,7 +133,8 @@ class MannNet(EpisodicNet):
         labels = one_hot(episodes.support_labels, episodes.ways)
         queries = query.shape[1]
         learned = State(*(field.repeat_interleave(queries, 0) for field in self._states(support, labels)[-1]))
-        asked = self._step(query.flatten(0, 1), labels[:, -1].repeat_interleave(queries, 0), learned)
+        last = labels[:, -1].repeat_interleave(queries, 0)
+        asked = self._step(self._known(query.flatten(0, 1), last), self._recurrent(), learned)
         return self._logits(asked).view(-1, queries, episodes.ways)
 
     def instance_logits(self, images: Tensor, labels: Tensor, ways: int) -> Tensor:
@@ -146,15 +147,32 @@ class MannNet(EpisodicNet):
 
     def _states(self, features: Tensor, labels: Tensor) -> list[State]:
         """The state after each image, from ``E x T x F`` features and their ``E x T x N`` labels."""
-        before = F.pad(labels, (0, 0, 1, 0))
+        known = self._known(features, F.pad(labels, (0, 0, 1, 0))[:, :-1])
+        recurrent = self._recurrent()
         states = [State(*(features.new_zeros(len(features), *shape) for shape in self.shapes))]
-        for step in range(features.shape[1]):
-            states.append(self._step(features[:, step], before[:, step], states[-1]))
+        for image in known.unbind(1):
+            states.append(self._step(image, recurrent, states[-1]))
         return states[1:]
 
-    def _step(self, features: Tensor, label: Tensor, state: State) -> State:
-        inputs = torch.cat([features, label, state.reads.flatten(1)], -1)
-        hidden, cell = self.controller(inputs, (state.hidden, state.cell))
+    def _known(self, features: Tensor, before: Tensor) -> Tensor:
+        """What images and the labels before them put into the LSTM's gates, ``... x 4 hidden``.
+
+        None of it depends on a state, so that one product does for a whole sequence.
+        """
+        inputs = torch.cat([features, before], -1)
+        weights, biases = self.controller.weight_ih, self.controller.bias_ih + self.controller.bias_hh
+        return F.linear(inputs, weights[:, : inputs.shape[-1]], biases)
+
+    def _recurrent(self) -> Tensor:
+        """The weights from [r_{t-1}, h_{t-1}] to the gates; taken once a sequence."""
+        reads = self.shapes[-1][0] * self.shapes[-1][1]
+        return torch.cat([self.controller.weight_ih[:, -reads:], self.controller.weight_hh], 1)
+
+    def _step(self, known: Tensor, recurrent: Tensor, state: State) -> State:
+        gates = known + F.linear(torch.cat([state.reads.flatten(1), state.hidden], -1), recurrent)
+        i, f, g, o = gates.chunk(4, -1)
+        cell = f.sigmoid() * state.cell + i.sigmoid() * g.tanh()
+        hidden = o.sigmoid() * cell.tanh()
         after: State = self.access(state, self.keys(hidden), self.gates(hidden))
         return after._replace(hidden=hidden, cell=cell)
 
