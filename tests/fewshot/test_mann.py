@@ -18,6 +18,7 @@ from innerloop.fewshot.learners.mann import (
     MannNet,
     Pixels,
     State,
+    Writes,
     accuracy_by_instance,
     least_used,
     sequences,
@@ -41,9 +42,12 @@ def cosine(left: Row, right: Row) -> float:
 
 
 class Reference:
-    """The paper's memory for one episode."""
+    """The memory for one episode: the paper's, or with a slot of its own for each head."""
 
-    def __init__(self, slots: int = SLOTS, width: int = WIDTH, reads: int = READS) -> None:
+    def __init__(
+        self, own_slots: bool = False, slots: int = SLOTS, width: int = WIDTH, reads: int = READS
+    ) -> None:
+        self.own_slots = own_slots
         self.memory = [[0.0] * width for _ in range(slots)]
         self.usage = [0.0] * slots
         self.weights = [[0.0] * slots for _ in range(reads)]
@@ -53,16 +57,21 @@ class Reference:
         order = sorted(range(len(self.usage)), key=lambda slot: (self.usage[slot], slot))
         return order[: len(self.reads)]
 
-    def step(self, keys: list[Row], gates: Row) -> None:
+    def step(self, keys: list[Row], contents: list[Row], gates: Row) -> None:
         spare = self.least_used()
         slots, heads = range(len(self.memory)), range(len(keys))
         writes = [
-            [gates[h] * self.weights[h][i] + (1 - gates[h]) * (i in spare) for i in slots] for h in heads
+            [
+                gates[h] * self.weights[h][i]
+                + (1 - gates[h]) * (i == spare[h] if self.own_slots else i in spare)
+                for i in slots
+            ]
+            for h in heads
         ]
         self.memory[spare[0]] = [0.0] * len(keys[0])
         for h in heads:
             for i in slots:
-                for j, number in enumerate(keys[h]):
+                for j, number in enumerate(contents[h]):
                     self.memory[i][j] += writes[h][i] * number
         for h in heads:
             powers = [math.exp(cosine(keys[h], self.memory[i])) for i in slots]
@@ -83,9 +92,13 @@ def linear(weight: Tensor, bias: Tensor, inputs: Row) -> Row:
     return [dot(row, inputs) + b for row, b in zip(weight.tolist(), bias.tolist(), strict=True)]
 
 
+def by_head(numbers: Row) -> list[Row]:
+    return [numbers[k * WIDTH : (k + 1) * WIDTH] for k in range(READS)]
+
+
 def follow(net: MannNet, images: Tensor, labels: list[int]) -> list[Row]:
     """The logits of one sequence whose images are seen as pixels."""
-    reference = Reference()
+    reference = Reference(own_slots=net.access.own_slots)
     cell, (to_keys, to_gates) = net.controller, (net.keys[0], net.gates[0])
     assert isinstance(to_keys, nn.Linear)
     assert isinstance(to_gates, nn.Linear)
@@ -102,7 +115,12 @@ def follow(net: MannNet, images: Tensor, labels: list[int]) -> list[Row]:
         h = [sigmoid(show[u]) * math.tanh(c[u]) for u in range(HIDDEN)]
         keys = [math.tanh(number) for number in linear(to_keys.weight, to_keys.bias, h)]
         gates = [sigmoid(number) for number in linear(to_gates.weight, to_gates.bias, h)]
-        reference.step([keys[k * WIDTH : (k + 1) * WIDTH] for k in range(READS)], gates)
+        contents = keys
+        if net.contents is not None:
+            to_contents = net.contents[0]
+            assert isinstance(to_contents, nn.Linear)
+            contents = [math.tanh(number) for number in linear(to_contents.weight, to_contents.bias, h)]
+        reference.step(by_head(keys), by_head(contents), gates)
         known = h + [number for read in reference.reads for number in read]
         logits.append(linear(net.output.weight, net.output.bias, known))
     return logits
@@ -121,8 +139,8 @@ def fresh(count: int) -> State:
     return State(*(torch.zeros(count, *shape) for shape in shapes))
 
 
-def make_net(encoder: Backbone | None = None) -> MannNet:
-    return MannNet(encoder or Pixels(1, SIZE), WAYS, HIDDEN, SLOTS, WIDTH, READS, DECAY)
+def make_net(encoder: Backbone | None = None, writes: Writes = "contents") -> MannNet:
+    return MannNet(encoder or Pixels(1, SIZE), WAYS, HIDDEN, SLOTS, WIDTH, READS, DECAY, writes)
 
 
 def make_sequences(count: int, length: int) -> tuple[Tensor, Tensor]:
@@ -142,19 +160,21 @@ def make_episodes(count: int = 2, support: int = 4, queries: int = 5, size: int 
 # The memory
 
 
-def test_memory_is_the_references_step_by_step() -> None:
+@pytest.mark.parametrize("own_slots", [False, True])
+def test_memory_is_the_references_step_by_step(own_slots: bool) -> None:
     episodes, steps = 3, 7  # more writes than there are slots, so that slots are used again
-    access = LeastRecentlyUsedAccess(DECAY)
-    state, references = fresh(episodes), [Reference() for _ in range(episodes)]
+    access = LeastRecentlyUsedAccess(DECAY, own_slots)
+    state, references = fresh(episodes), [Reference(own_slots) for _ in range(episodes)]
     emptied = set()
     for _ in range(steps):
-        keys, gates = torch.randn(episodes, READS, WIDTH), torch.rand(episodes, READS)
+        keys, contents = torch.randn(2, episodes, READS, WIDTH)
+        gates = torch.rand(episodes, READS)
         marks = least_used(state.usage, READS)
         for number, reference in enumerate(references):
-            assert marks[number].nonzero().flatten().tolist() == sorted(reference.least_used())
+            assert marks[number].argmax(-1).tolist() == reference.least_used()
             emptied.add(reference.least_used()[0])
-            reference.step(keys[number].tolist(), gates[number].tolist())
-        state = access(state, keys, gates[..., None])
+            reference.step(keys[number].tolist(), contents[number].tolist(), gates[number].tolist())
+        state = access(state, keys, contents, gates[..., None])
         for ours, theirs in (
             (state.memory, [reference.memory for reference in references]),
             (state.usage, [reference.usage for reference in references]),
@@ -173,15 +193,19 @@ def used_state() -> State:
     return fresh(1)._replace(memory=torch.randn(1, SLOTS, WIDTH), usage=usage, weights=weights)
 
 
+def paper_access() -> LeastRecentlyUsedAccess:
+    return LeastRecentlyUsedAccess(DECAY, own_slots=False)
+
+
 def test_least_used_marks_the_smallest_usages_and_the_first_of_equal_ones() -> None:
     usage = torch.tensor([[3.0, 0.5, 2.0, 0.1], [1.0, 0.0, 0.0, 0.0]])
-    assert least_used(usage, 2).tolist() == [[0, 1, 0, 1], [0, 1, 1, 0]]
+    assert least_used(usage, 2).tolist() == [[[0, 0, 0, 1], [0, 1, 0, 0]], [[0, 1, 0, 0], [0, 0, 1, 0]]]
 
 
 @pytest.mark.parametrize("gate", [0.0, 0.3, 1.0])
 def test_only_the_least_used_slot_is_emptied_before_the_write(gate: float) -> None:
     state, keys = used_state(), torch.randn(1, READS, WIDTH)
-    after = LeastRecentlyUsedAccess(DECAY)(state, keys, torch.full((1, READS, 1), gate))
+    after = paper_access()(state, keys, keys, torch.full((1, READS, 1), gate))
     torch.testing.assert_close(after.memory[0, 6], (1 - gate) * keys[0].sum(0))
     torch.testing.assert_close(after.memory[0, 1], state.memory[0, 1] + (1 - gate) * keys[0].sum(0))
     untouched = [0, 3, 4, 7]
@@ -190,7 +214,7 @@ def test_only_the_least_used_slot_is_emptied_before_the_write(gate: float) -> No
 
 def test_an_open_gate_writes_only_where_was_read() -> None:
     state, keys = used_state(), torch.randn(1, READS, WIDTH)
-    after = LeastRecentlyUsedAccess(DECAY)(state, keys, torch.ones(1, READS, 1))
+    after = paper_access()(state, keys, keys, torch.ones(1, READS, 1))
     wanted = state.memory.clone()
     wanted[0, 6] = 0  # emptied all the same
     wanted[0, 2] += keys[0, 0]
@@ -200,14 +224,21 @@ def test_an_open_gate_writes_only_where_was_read() -> None:
 
 def test_a_closed_gate_writes_only_to_the_least_used_slots() -> None:
     state, keys = used_state(), torch.randn(1, READS, WIDTH)
-    after = LeastRecentlyUsedAccess(DECAY)(state, keys, torch.zeros(1, READS, 1))
+    after = paper_access()(state, keys, keys, torch.zeros(1, READS, 1))
     changed = (after.memory != state.memory).any(-1)[0].nonzero().flatten().tolist()
     assert changed == [1, 6]
 
 
+def test_heads_write_contents_to_slots_of_their_own() -> None:
+    state, (keys, contents) = used_state(), torch.randn(2, 1, READS, WIDTH)
+    after = LeastRecentlyUsedAccess(DECAY, own_slots=True)(state, keys, contents, torch.zeros(1, READS, 1))
+    torch.testing.assert_close(after.memory[0, 6], contents[0, 0])  # emptied before
+    torch.testing.assert_close(after.memory[0, 1], state.memory[0, 1] + contents[0, 1])
+
+
 def test_each_head_has_its_own_gate() -> None:
     state, keys = used_state(), torch.randn(1, READS, WIDTH)
-    after = LeastRecentlyUsedAccess(DECAY)(state, keys, torch.tensor([[[1.0], [0.0]]]))
+    after = paper_access()(state, keys, keys, torch.tensor([[[1.0], [0.0]]]))
     torch.testing.assert_close(after.memory[0, 2], state.memory[0, 2] + keys[0, 0])
     torch.testing.assert_close(after.memory[0, 6], keys[0, 1])
     assert torch.equal(after.memory[0, 5], state.memory[0, 5])
@@ -224,8 +255,9 @@ def test_gradient_through_an_empty_memory_is_finite_in_single_precision() -> Non
 # The network
 
 
-def test_logits_are_the_references() -> None:
-    net, (images, labels) = make_net(), make_sequences(2, 7)
+@pytest.mark.parametrize("writes", ["keys", "contents"])
+def test_logits_are_the_references(writes: Writes) -> None:
+    net, (images, labels) = make_net(writes=writes), make_sequences(2, 7)
     logits = net.instance_logits(images, labels, WAYS)
     wanted = [follow(net, images[e], labels[e].tolist()) for e in range(2)]
     torch.testing.assert_close(logits, torch.tensor(wanted), rtol=1e-10, atol=1e-12)
@@ -354,6 +386,7 @@ def settings(**changed: object) -> Mann:
         "memory_width": WIDTH,
         "reads": READS,
         "usage_decay": DECAY,
+        "writes": "contents",
     }
     return Mann(**(values | changed))  # type: ignore[arg-type]
 

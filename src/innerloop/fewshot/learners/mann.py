@@ -18,6 +18,8 @@ from innerloop.fewshot.learners.base import EpisodicLearner, EpisodicNet, one_ho
 from innerloop.fewshot.learners.method import BackboneFactory, Method, Problem
 from innerloop.settings.kinds import Count, Probability
 
+Writes = Literal["keys", "contents"]
+
 SMALLEST_NORM = 1e-6
 """Of a slot that has a direction. The cosine with an empty slot is 0, and its slope finite."""
 
@@ -45,34 +47,40 @@ class State(NamedTuple):
 class LeastRecentlyUsedAccess(nn.Module):
     """Writes to the least used slots or where was last read, then reads by content (the paper's LRUA).
 
-    Each head has a key k_t and a gate σ(a_t)::
+    Each head has a key k_t, a content v_t to be written, and a gate σ(a_t)::
 
         w^w_t = σ(a_t) w^r_{t-1} + (1 − σ(a_t)) w^lu_{t-1}
-        M_t(i) = M_{t-1}(i) + Σ_heads w^w_t(i) k_t, the least used slot emptied before
+        M_t(i) = M_{t-1}(i) + Σ_heads w^w_t(i) v_t, the least used slot emptied before
         w^r_t = softmax_i cos(k_t, M_t(i))
         r_t = Σ_i w^r_t(i) M_t(i)
         w^u_t = γ w^u_{t-1} + Σ_heads w^r_t + Σ_heads w^w_t
 
+    In the paper v_t is k_t, and w^lu marks as many slots as there are heads, for all of them alike.
+
     Args:
         decay: γ.
+        own_slots: w^lu of the h-th head marks the h-th least used slot alone.
     """
 
-    def __init__(self, decay: float) -> None:
+    def __init__(self, decay: float, own_slots: bool) -> None:
         super().__init__()
-        self.decay = decay
+        self.decay, self.own_slots = decay, own_slots
 
-    def forward(self, state: State, keys: Tensor, gates: Tensor) -> State:
+    def forward(self, state: State, keys: Tensor, contents: Tensor, gates: Tensor) -> State:
         """One step of the memory.
 
         Args:
             state: its memory, usage and weights are those of the step before.
             keys: ``E x reads x width``.
+            contents: v, ``E x reads x width``.
             gates: σ(a), between 0 and 1, ``E x reads x 1``.
         """
         spare = least_used(state.usage, keys.shape[1])
-        writes = gates * state.weights + (1 - gates) * spare[:, None]
-        kept = state.memory * (1 - least_used(state.usage, 1))[..., None]
-        memory = kept + writes.mT @ keys
+        kept = state.memory * (1 - spare[:, 0])[..., None]
+        if not self.own_slots:
+            spare = spare.sum(1, keepdim=True)
+        writes = gates * state.weights + (1 - gates) * spare
+        memory = kept + writes.mT @ contents
         directions = F.normalize(memory, dim=-1, eps=SMALLEST_NORM)
         weights = (F.normalize(keys, dim=-1, eps=SMALLEST_NORM) @ directions.mT).softmax(-1)
         usage = self.decay * state.usage + weights.sum(1) + writes.sum(1)
@@ -80,13 +88,13 @@ class LeastRecentlyUsedAccess(nn.Module):
 
 
 def least_used(usage: Tensor, count: int) -> Tensor:
-    """w^lu: 1 at the ``count`` slots of least usage and 0 elsewhere, ``E x slots``.
+    """The slots of least usage: row ``h`` is 1 at the ``h``-th of them, ``E x count x slots``.
 
-    Of equally used slots the first ones are marked; the paper's comparison (w^u at most its n-th smallest)
+    Of equally used slots the first ones are taken; the paper's comparison (w^u at most its n-th smallest)
     would mark all slots of a fresh memory.
     """
     chosen = usage.argsort(dim=-1, stable=True)[:, :count]
-    return torch.zeros_like(usage).scatter(-1, chosen, 1.0)
+    return F.one_hot(chosen, usage.shape[-1]).to(usage)
 
 
 class MannNet(EpisodicNet):
@@ -102,21 +110,29 @@ class MannNet(EpisodicNet):
         width: numbers a slot.
         reads: heads.
         decay: see :class:`LeastRecentlyUsedAccess`.
+        writes: see :class:`Mann`.
     """
 
     def __init__(
-        self, encoder: Backbone, ways: int, hidden: int, slots: int, width: int, reads: int, decay: float
+        self,
+        encoder: Backbone,
+        ways: int,
+        hidden: int,
+        slots: int,
+        width: int,
+        reads: int,
+        decay: float,
+        writes: Writes,
     ) -> None:
         super().__init__()
         if reads > slots:
             raise InputError(f"{reads} heads cannot write to {slots} memory slots; use as many slots or more")
         self.encoder = encoder
         self.controller = nn.LSTMCell(encoder.features + ways + reads * width, hidden)
-        self.keys = nn.Sequential(
-            nn.Linear(hidden, reads * width), nn.Unflatten(-1, (reads, width)), nn.Tanh()
-        )
+        self.keys = _vectors(hidden, reads, width)
+        self.contents = _vectors(hidden, reads, width) if writes == "contents" else None
         self.gates = nn.Sequential(nn.Linear(hidden, reads), nn.Unflatten(-1, (reads, 1)), nn.Sigmoid())
-        self.access = LeastRecentlyUsedAccess(decay)
+        self.access = LeastRecentlyUsedAccess(decay, own_slots=writes == "contents")
         self.output = nn.Linear(hidden + reads * width, ways)
         # Of an episode's part of each field of the state.
         self.shapes = ((hidden,), (hidden,), (slots, width), (slots,), (reads, slots), (reads, width))
@@ -173,12 +189,19 @@ class MannNet(EpisodicNet):
         i, f, g, o = gates.chunk(4, -1)
         cell = f.sigmoid() * state.cell + i.sigmoid() * g.tanh()
         hidden = o.sigmoid() * cell.tanh()
-        after: State = self.access(state, self.keys(hidden), self.gates(hidden))
+        keys = self.keys(hidden)
+        contents = keys if self.contents is None else self.contents(hidden)
+        after: State = self.access(state, keys, contents, self.gates(hidden))
         return after._replace(hidden=hidden, cell=cell)
 
     def _logits(self, state: State) -> Tensor:
         logits: Tensor = self.output(torch.cat([state.hidden, state.reads.flatten(1)], -1))
         return logits
+
+
+def _vectors(hidden: int, reads: int, width: int) -> nn.Sequential:
+    """From h_t, ``E x hidden``, to a vector for each head, ``E x reads x width``."""
+    return nn.Sequential(nn.Linear(hidden, reads * width), nn.Unflatten(-1, (reads, width)), nn.Tanh())
 
 
 def sequences(episodes: Episodes, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
@@ -254,6 +277,10 @@ class Mann(Method):
         memory_width: numbers a slot.
         reads: heads, each with a key, a write and a read of its own.
         usage_decay: γ, the part of a slot's usage that is left after a step.
+        writes: ``keys`` is the paper's equations: a head writes the key that it reads with, and all heads
+            write to the same least used slots. With ``contents`` a head writes a vector of its own to a slot
+            of its own, as the implementation does that is known to reach the paper's figures (T. Deleu,
+            github.com/tristandeleu/ntm-one-shot).
     """
 
     name: Literal["mann"]
@@ -263,10 +290,11 @@ class Mann(Method):
     memory_width: Count
     reads: Count
     usage_decay: Probability
+    writes: Writes
 
     def build(self, problem: Problem, backbone: BackboneFactory) -> MannLearner:
         """The learner."""
         pixels = self.encoder == "pixels"
         encoder = Pixels(problem.channels, problem.size) if pixels else backbone(running=True)
-        memory = (self.memory_slots, self.memory_width, self.reads, self.usage_decay)
+        memory = (self.memory_slots, self.memory_width, self.reads, self.usage_decay, self.writes)
         return MannLearner(MannNet(encoder, problem.ways, self.hidden, *memory), fixed_ways=True)
