@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import example, assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats as reference
 
@@ -17,7 +17,7 @@ samples = st.lists(numbers, min_size=1, max_size=12)
 
 def brute_force_flip_p(differences: list[float]) -> float:
     observed = abs(math.fsum(differences))
-    tolerance = 1e-9 * sum(map(abs, differences))
+    tolerance = stats.RELATIVE_TIE * sum(map(abs, differences))
     sums = [
         abs(math.fsum(sign * value for sign, value in zip(signs, differences, strict=True)))
         for signs in itertools.product((-1, 1), repeat=len(differences))
@@ -130,6 +130,7 @@ class TestPairedTests:
         assert stats.paired_t_test([0.0, 0.0]).p_value == 1
 
     @given(st.lists(numbers, min_size=1, max_size=9))
+    @example([1.0, 1000.0, 1000.0, 1e-06])  # almost a tie, and none
     @settings(max_examples=60)
     def test_sign_flip_equals_enumeration(self, differences: list[float]) -> None:
         result = stats.sign_flip_test(differences)
