@@ -9,7 +9,7 @@ import pytest
 from innerloop.core.errors import InputError
 from innerloop.fewshot.artifacts import Training
 from innerloop.fewshot.curves import Curve, read_curves
-from innerloop.fewshot.page import html_text, write_page
+from innerloop.fewshot.page import html_text
 from innerloop.fewshot.records import Record
 
 OMNIGLOT = "Omniglot, random split 0, test characters"
@@ -78,8 +78,3 @@ def test_a_damaged_run_is_named(tmp_path: Path) -> None:
     (run_folder(tmp_path / "a", {2: 0.5}) / "metrics.jsonl").write_text("{half")
     with pytest.raises(InputError, match=r"a is damaged .*train it again"):
         read_curves(tmp_path)
-
-
-def test_a_page_that_cannot_be_written_is_one_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"cannot write .*report\.html"):
-        write_page(tmp_path / "absent" / "report.html", [record()], [])

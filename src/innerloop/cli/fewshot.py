@@ -7,6 +7,7 @@ from pathlib import Path
 
 from innerloop.cli.train import add_settings
 from innerloop.core.allocator import keep_freed_memory
+from innerloop.core.files import write_whole
 
 SPLITS = ("train", "validation", "test")
 
@@ -116,7 +117,7 @@ def run_bench(options: argparse.Namespace) -> None:
     """Trains and tests what is named, and prints the table."""
     from innerloop.fewshot.bench import run
     from innerloop.fewshot.curves import read_curves
-    from innerloop.fewshot.page import write_page
+    from innerloop.fewshot.page import html_text
     from innerloop.fewshot.records import read_records
     from innerloop.fewshot.table import markdown, put_into
 
@@ -130,7 +131,7 @@ def run_bench(options: argparse.Namespace) -> None:
     table = markdown(records)
     if options.document is not None:
         put_into(options.document, table)
-    write_page(page, records, read_curves(options.output_dir))
+    write_whole(page, html_text(records, read_curves(options.output_dir)))
     print(f"{table}\nreport: {page}")
 
 

@@ -11,7 +11,7 @@ from innerloop.core.sampler import derive_seed
 from innerloop.core.stats import Interval, mean_interval
 from innerloop.fewshot.data.images import ImageSet
 from innerloop.fewshot.episodes import Episodes, EpisodeShape, EpisodeStream
-from innerloop.fewshot.learners import FewShotLearner
+from innerloop.fewshot.learners import FewShotLearner, LearnsWhileReading
 
 BLOCK = 20
 """Test episodes drawn at a time. Fixed, so that every method is tested on the same ones under one seed."""
@@ -71,11 +71,9 @@ def measure(
 
 
 def measure_instances(
-    learner: FewShotLearner, images: ImageSet, ways: int, count: int, seed: int, device: torch.device
+    learner: LearnsWhileReading, images: ImageSet, ways: int, count: int, seed: int, device: torch.device
 ) -> tuple[Interval, ...]:
     """Accuracy on the first, second, ... image of a class in sequences, over ``count`` of them.
-
-    Empty for methods that do not learn while they read.
 
     Raises:
         InputError: there are too few classes.
@@ -85,10 +83,7 @@ def measure_instances(
     order = torch.Generator().manual_seed(derive_seed(seed, "order"))
     found: list[Tensor] = []
     while len(found) * BLOCK < count:
-        accuracy = learner.instance_accuracy(stream.take().to(device), order)
-        if accuracy is None:
-            return ()
-        found.append(accuracy)
+        found.append(learner.instance_accuracy(stream.take().to(device), order))
     columns = torch.cat(found)[:count].T.tolist()
     return tuple(mean_interval(column) for column in columns)
 

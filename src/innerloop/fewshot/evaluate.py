@@ -7,6 +7,7 @@ from pathlib import Path
 
 from innerloop.core.devices import pick_device
 from innerloop.core.errors import InputError
+from innerloop.core.stats import Interval
 from innerloop.fewshot.accuracy import BLOCK, Stream, measure, measure_instances
 from innerloop.fewshot.alphabets import AlphabetStream
 from innerloop.fewshot.artifacts import Artifact, load_artifact
@@ -14,6 +15,7 @@ from innerloop.fewshot.data.images import ImageSet
 from innerloop.fewshot.data.load import DataConfig, load_splits
 from innerloop.fewshot.data.splits import SplitName
 from innerloop.fewshot.episodes import EpisodeShape, EpisodeStream
+from innerloop.fewshot.learners import LearnsWhileReading
 from innerloop.fewshot.records import Record, write_record
 
 
@@ -79,9 +81,11 @@ def evaluate(settings: EvaluationSettings, progress: Callable[[int, int], None])
     learner, device = artifact.learner, pick_device("auto")
     records = {}
     for number, (shape, stream) in enumerate(streams.items()):
-        report = partial(_report, progress, number * episodes, len(shapes) * episodes)
+        report = partial(_report, progress, number * episodes, len(streams) * episodes)
         found = measure(learner, stream, episodes, device, report)
-        instances = measure_instances(learner, images, shape.ways, episodes, seed, device)
+        instances: tuple[Interval, ...] = ()
+        if isinstance(learner, LearnsWhileReading) and not within:
+            instances = measure_instances(learner, images, shape.ways, episodes, seed, device)
         inductive, transductive = found.intervals()
         record = Record(
             method=config.method.name,

@@ -3,10 +3,8 @@
 import math
 from collections.abc import Sequence
 from itertools import groupby
-from pathlib import Path
 
 from innerloop import __version__
-from innerloop.core.errors import InputError
 from innerloop.fewshot.curves import Curve
 from innerloop.fewshot.published import published_figure
 from innerloop.fewshot.records import Record
@@ -20,20 +18,6 @@ WIDE, NARROW = 860.0, 380.0
 
 COLOURS = 6
 INDUCTIVE, TRANSDUCTIVE = "c1", "c2"
-
-
-def write_page(path: Path, records: Sequence[Record], curves: Sequence[Curve]) -> None:
-    """Writes the page, whole or not at all.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(html_text(records, curves), encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def html_text(records: Sequence[Record], curves: Sequence[Curve]) -> str:

@@ -1,6 +1,7 @@
 """Classifies a user's images by a support set of theirs."""
 
 import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 
 from innerloop.core.devices import pick_device
 from innerloop.core.errors import InputError
+from innerloop.core.files import write_whole
 from innerloop.fewshot.artifacts import load_artifact
 from innerloop.fewshot.data.folder import load_classes, load_flat
 from innerloop.fewshot.data.images import as_numbers
@@ -95,15 +97,10 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", "class", *predictions.classes])
-            for entry in predictions.images:
-                shares = [f"{share:.6f}" for share in entry.probabilities]
-                writer.writerow([entry.image, predictions.best(entry)[0], *shares])
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["image", "class", *predictions.classes])
+    for entry in predictions.images:
+        shares = [f"{share:.6f}" for share in entry.probabilities]
+        writer.writerow([entry.image, predictions.best(entry)[0], *shares])
+    write_whole(path, text.getvalue())

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from innerloop.core.errors import InputError
+from innerloop.core.files import write_whole
 from innerloop.fewshot.artifacts import Training
 
 RECORD_FILE = "evaluation.json"
@@ -70,15 +71,7 @@ def write_record(folder: Path, record: Record) -> Path:
         InputError: the folder cannot be written to.
     """
     path = record_path(folder, record.ways, record.shots, record.within_alphabet)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{RECORD_FILE}.partial")
-        partial.write_text(
-            json.dumps({"format": FORMAT, **asdict(record)}, indent=1) + "\n", encoding="utf-8"
-        )
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    write_whole(path, json.dumps({"format": FORMAT, **asdict(record)}, indent=1) + "\n")
     return path
 
 

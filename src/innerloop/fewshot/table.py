@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from innerloop.core.errors import InputError
+from innerloop.core.files import write_whole
 from innerloop.fewshot.published import INSTANCES, published_figure
 from innerloop.fewshot.records import Record
 
@@ -69,7 +70,7 @@ def put_into(document: Path, table: str) -> None:
     """Replaces what stands between the two marks of a document.
 
     Raises:
-        InputError: the document or the marks are not there.
+        InputError: the document or the marks are not there, or it cannot be written.
     """
     try:
         text = document.read_text(encoding="utf-8")
@@ -79,9 +80,7 @@ def put_into(document: Path, table: str) -> None:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise InputError(f"{document} lacks the lines '{BEGIN}' and '{END}', between which the table goes")
-    partial = document.with_name(f".{document.name}.partial")
-    partial.write_text(f"{before}{begin}\n{table}{end}{after}", encoding="utf-8")
-    partial.replace(document)
+    write_whole(document, f"{before}{begin}\n{table}{end}{after}")
 
 
 def table_row(record: Record) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import get_args
 
 from innerloop.fewshot.learners import gradient
-from innerloop.fewshot.learners.base import EpisodicLearner, EpisodicNet, FewShotLearner
+from innerloop.fewshot.learners.base import EpisodicLearner, EpisodicNet, FewShotLearner, LearnsWhileReading
 from innerloop.fewshot.learners.lstm_meta import LstmMeta
 from innerloop.fewshot.learners.mann import Mann
 from innerloop.fewshot.learners.matching import Matching
@@ -25,4 +25,12 @@ METHODS: Mapping[str, type[Method]] = {
     **dict.fromkeys(get_args(gradient.Name), gradient.Gradient),
 }
 
-__all__ = ["METHODS", "EpisodicLearner", "EpisodicNet", "FewShotLearner", "Method", "Problem"]
+__all__ = [
+    "METHODS",
+    "EpisodicLearner",
+    "EpisodicNet",
+    "FewShotLearner",
+    "LearnsWhileReading",
+    "Method",
+    "Problem",
+]

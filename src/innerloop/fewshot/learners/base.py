@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -47,14 +48,13 @@ class FewShotLearner(ABC):
             ``E x Q x N``, rows sum to 1 after ``exp``.
         """
 
-    def instance_accuracy(
-        self,
-        episodes: Episodes,  # noqa: ARG002 - for those who have it
-        order: torch.Generator,  # noqa: ARG002
-    ) -> Tensor | None:
-        """Accuracy on the first, second, ... image of a class in the sequence of an episode's images.
 
-        Only methods that learn while they read have it, as Santoro 2016 reports; it is None for all others.
+@runtime_checkable
+class LearnsWhileReading(Protocol):
+    """A method that learns from each image it reads, and is also tested as Santoro 2016 does."""
+
+    def instance_accuracy(self, episodes: Episodes, order: torch.Generator) -> Tensor:
+        """Accuracy on the first, second, ... image of a class in the sequence of an episode's images.
 
         Args:
             episodes: ``E`` of them with ``T`` images a class, support and queries together.
@@ -63,7 +63,6 @@ class FewShotLearner(ABC):
         Returns:
             ``E x T``, shares of the classes.
         """
-        return None
 
 
 class EpisodicNet(nn.Module, ABC):

@@ -243,7 +243,7 @@ class MannLearner(EpisodicLearner):
 
     @torch.no_grad()
     def instance_accuracy(self, episodes: Episodes, order: torch.Generator) -> Tensor:
-        """See :meth:`FewShotLearner.instance_accuracy`."""
+        """See :class:`LearnsWhileReading`."""
         images, labels = sequences(episodes, order)
         was_training = self.net.training
         self.net.eval()
