@@ -28,6 +28,7 @@ GROUPS = (
     "generate",
     "sweep",
     "fewshot",
+    "rl",
 )
 
 EXIT_INPUT_ERROR = 2

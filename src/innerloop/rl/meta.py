@@ -1,0 +1,102 @@
+"""Meta-learning over clusters: settings put together for the core's trainer and its algorithms."""
+
+from pathlib import Path
+
+from innerloop.core.errors import InputError
+from innerloop.core.inner import SGD, LearningRates
+from innerloop.core.inner_loop import InnerLoop
+from innerloop.core.metagrad import Exact, FirstOrder, Implicit, Reptile, Strategy
+from innerloop.core.sampler import derive_seed
+from innerloop.core.trainer import MetaTrainer, RunSettings
+from innerloop.rl.artifacts import Training, fresh_policy, save_artifact
+from innerloop.rl.config import Config, MetaConfig, to_dict
+from innerloop.rl.policy import ClusterPolicy, freeze
+from innerloop.rl.policy_gradient import Advantages, PolicyLoss
+from innerloop.rl.ppo_run import TrainingResult
+from innerloop.rl.tasks import ClusterLearner, ClusterSampler, Collector
+from innerloop.tracking import trackers_of_run
+
+
+def meta_train(config: Config) -> TrainingResult:
+    """Meta-trains a policy on the family's training members, or goes on where it stopped.
+
+    Raises:
+        InputError: a setting is wrong, or the folder cannot be written.
+        NonFiniteError: a loss became NaN or infinite; the last whole step is saved.
+        Interrupted: a signal came; the last whole step is saved.
+    """
+    meta, run = config.meta, config.trainer
+    policy = fresh_policy(config)
+    freeze(policy, ())
+    strategy = build_strategy(meta, policy)
+    learner = build_learner(config, policy, meta.clusters_at_once)
+    sampler = ClusterSampler(
+        config.family.split("train"),
+        None,
+        meta.clusters,
+        derive_seed(run.seed, "meta-train"),
+        build_collector(config, policy),
+        meta.support_episodes,
+        meta.query_episodes,
+    )
+    folder = Path(run.default_local_dir)
+
+    def export(checkpoint: Path) -> None:
+        training = Training("meta", trainer.step, learner.ledger.units, trainer.seconds)
+        save_artifact(checkpoint, policy, strategy.inner.rates.values, config, training)
+
+    trainer = MetaTrainer(
+        learner,
+        strategy,
+        sampler,
+        config.optim.outer(run.total_steps),
+        RunSettings(
+            folder=folder,
+            save_every=max(run.save_freq, 0),
+            keep=-1 if run.max_ckpt_to_keep is None else run.max_ckpt_to_keep,
+            resume=run.resume_mode,
+            unit="environment_steps",
+        ),
+        trackers=lambda start: trackers_of_run(run, folder, run.total_steps, start, to_dict(config)),
+        export=export,
+    )
+    return TrainingResult(trainer.fit(), folder / "metrics.jsonl")
+
+
+def build_strategy(meta: MetaConfig, policy: ClusterPolicy) -> Strategy:
+    """The meta-gradient that the settings name.
+
+    Raises:
+        InputError: an algorithm that has no gradient for learned rates, or settings out of range.
+    """
+    names = [name for name, p in policy.named_parameters() if p.requires_grad]
+    start = {name: meta.task_lr if name == "task" else meta.inner_lr for name in names}
+    learned = meta.learn_inner_lr and meta.algorithm in ("maml", "fomaml")
+    rates = LearningRates(start, names, meta.inner_steps, learned=learned)
+    proximal = meta.proximal if meta.algorithm == "implicit_fomaml" else 0.0
+    inner = InnerLoop(SGD(), rates, meta.inner_steps, proximal)
+    match meta.algorithm:
+        case "maml":
+            return Exact(inner)
+        case "fomaml":
+            return FirstOrder(inner)
+        case "reptile":
+            return Reptile(inner)
+        case "implicit_fomaml":
+            if meta.cg_steps < 0:
+                raise InputError(f"meta.cg_steps must be at least 0, not {meta.cg_steps}")
+            return Implicit(inner, meta.cg_steps)
+
+
+def build_learner(config: Config, policy: ClusterPolicy, clusters_at_once: int) -> ClusterLearner:
+    """The policy as the core adapts it."""
+    meta = config.meta
+    return ClusterLearner(
+        policy, PolicyLoss(meta.surrogate, meta.value_weight, meta.entropy_weight), clusters_at_once
+    )
+
+
+def build_collector(config: Config, policy: ClusterPolicy) -> Collector:
+    """What plays the episodes."""
+    advantages = Advantages(config.meta.discount, config.meta.smoothing)
+    return Collector(policy, config.control, advantages, config.ppo.reward_scale)

@@ -1,0 +1,131 @@
+"""Policy gradients as losses that the core can differentiate once and twice.
+
+The value of each loss is minus the mean reward of a step, so the core's figures of a task before and after
+adaptation are rewards. Its first derivative is the policy gradient; its second keeps the terms that come from
+the policy having drawn the data, which plain log-likelihood surrogates lose (Foerster 2018; Rothfuss 2019).
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from scipy.signal import lfilter
+from torch import Tensor, nn
+from torch.nn import functional
+
+from innerloop.rl.rollout import Played, Trajectories
+
+Surrogate = Literal["likelihood_ratio", "dice"]
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """What the loss needs of a policy."""
+
+    def log_probability(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """The logarithm of the density of actions, ``B x T``."""
+
+    def value(self, observations: Tensor) -> Tensor:
+        """What the critic expects from here on, ``B x T``."""
+
+    def entropy(self, observations: Tensor) -> Tensor:
+        """Of the distribution of actions, ``B x T``."""
+
+
+@dataclass(frozen=True)
+class PolicyLoss:
+    """The loss of a policy and its critic on episodes the policy of the moment has played.
+
+    ``likelihood_ratio``: −mean of (π(a|s) / ⊥π(a|s) − 1) · A, with ⊥ for a constant (ProMP's low-variance
+    curvature; Rothfuss 2019). Each action is weighed on its own, so the second derivative leaves out the
+    products of different steps' scores: little variance, for a bias that vanishes where advantages are exact.
+
+    ``dice``: every advantage weighed by all the choices that led to it (Foerster 2018; Farquhar 2019). With
+    w_t = exp(Σ_{u≤t} (log π_u − ⊥ log π_u)) it is −mean of (w_t − w_{t−1}) · A_t. Where A_t is what was
+    gained from step t on, less any baseline, its derivatives of every order are unbiased for those of the
+    expected return; an advantage that trusts a fit for what follows (λ < 1) varies less and is biased.
+
+    Args:
+        surrogate: which of the two.
+        value: weight of the critic's Huber loss. It moves what actor and critic share, so a few episodes of
+            rewards, whatever actions led to them, tell the actor about the task.
+        entropy: weight of the entropy bonus.
+    """
+
+    surrogate: Surrogate = "likelihood_ratio"
+    value: float = 0.5
+    entropy: float = 0.0
+
+    def __call__(self, module: nn.Module, batch: Trajectories) -> Tensor:
+        """The loss, whose value is minus the mean reward; shape ``()``."""
+        if not isinstance(module, Policy):
+            raise TypeError(f"{type(module).__name__} gives no log-probabilities and values")
+        log_probability = module.log_probability(batch.observations, batch.actions)
+        choices = log_probability - log_probability.detach()
+        if self.surrogate == "dice":
+            until = choices.cumsum(1)
+            weight = torch.exp(until) - torch.exp(until - choices)
+        else:
+            weight = torch.exp(choices) - 1
+        loss = -(weight * batch.advantages).mean() - batch.rewards.mean()
+        if self.value:
+            critic = functional.smooth_l1_loss(module.value(batch.observations), batch.targets)
+            loss = loss + self.value * (critic - critic.detach())
+        if self.entropy:
+            entropy = module.entropy(batch.observations).mean()
+            loss = loss - self.entropy * (entropy - entropy.detach())
+        return loss
+
+
+@dataclass(frozen=True)
+class Advantages:
+    """How much better than expected an action turned out: generalised advantage estimation (Schulman 2016).
+
+    What is expected is a straight-line fit, over all episodes and steps of a batch, of the discounted return
+    to features of time and of the observation (Duan 2016): few episodes suffice, and nothing of it is
+    learned.
+
+    Args:
+        discount: γ.
+        smoothing: λ.
+        ridge: of the fit.
+    """
+
+    discount: float = 0.95
+    smoothing: float = 0.95
+    ridge: float = 1.0
+
+    def of(self, played: Played, features: Tensor) -> Tensor:
+        """The advantages, with mean 0 and deviation 1 over the batch, ``B x T``.
+
+        Args:
+            played: B episodes of T steps.
+            features: of the observations, to fit with, ``B x T x F``.
+        """
+        rewards = played.rewards.double()
+        expected = self._fit(features.double(), discounted(rewards, self.discount))
+        # An episode ends by the clock, not because there is nothing more to gain: what would follow is
+        # expected too.
+        following = torch.cat([expected[:, 1:], expected[:, -1:]], 1)
+        surprise = rewards + self.discount * following - expected
+        advantages = discounted(surprise, self.discount * self.smoothing)
+        spread = advantages.std(correction=0)
+        return ((advantages - advantages.mean()) / (spread + 1e-8)).float()
+
+    def _fit(self, features: Tensor, returns: Tensor) -> Tensor:
+        """The values of the fit at every step, ``B x T``."""
+        count, steps = returns.shape
+        time = torch.linspace(0, 1, steps, dtype=features.dtype).expand(count, steps)
+        columns = torch.cat([torch.stack([torch.ones_like(time), time, time**2, time**3], -1), features], -1)
+        flat, target = columns.flatten(0, 1), returns.flatten()
+        gram = flat.T @ flat + self.ridge * torch.eye(flat.shape[1], dtype=flat.dtype)
+        fitted: Tensor = flat @ torch.linalg.solve(gram, flat.T @ target)
+        return fitted.reshape(count, steps)
+
+
+def discounted(rewards: Tensor, discount: float) -> Tensor:
+    """Σ_{u≥t} discount^{u−t} · reward_u, ``B x T``."""
+    backwards = np.ascontiguousarray(rewards.numpy()[:, ::-1])
+    total = lfilter([1.0], [1.0, -discount], backwards, axis=1)[:, ::-1]
+    return torch.from_numpy(total.copy()).to(rewards)

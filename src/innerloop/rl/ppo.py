@@ -1,0 +1,240 @@
+"""PPO by Stable-Baselines3 on our clusters and our policy.
+
+Its own saving, which pickles, is never used: a round begins with fresh episodes, so weights, the optimizer's
+state and the number of rounds done are all there is to go on from.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3 import PPO
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
+
+from innerloop.core.sampler import derive_seed
+from innerloop.rl.controls import Control
+from innerloop.rl.envs.vector import ClusterVectorEnv, ScenarioSource
+from innerloop.rl.policy import ClusterPolicy
+from innerloop.settings.kinds import Count, Fraction, NonNegative, Positive
+
+
+@dataclass(frozen=True)
+class PPOSettings:
+    """PPO's own settings (Schulman 2017).
+
+    Args:
+        clusters: simulated side by side; a round plays one episode on each.
+        lr: of Adam, falling to 0 over the run.
+        epochs: over a round's steps.
+        batch_size: of a gradient step.
+        discount: γ.
+        smoothing: λ of the advantages.
+        clip: of the probability ratio.
+        entropy: weight of the entropy bonus.
+        value: weight of the critic's loss.
+        reward_scale: what rewards are multiplied with for the critic's sake.
+    """
+
+    clusters: Count = 64
+    lr: Positive = 1e-3
+    epochs: Count = 10
+    batch_size: Count = 256
+    discount: Fraction = 0.95
+    smoothing: Fraction = 0.95
+    clip: Positive = 0.2
+    entropy: NonNegative = 0.005
+    value: NonNegative = 0.5
+    reward_scale: Positive = 0.1
+
+
+class _Policy(ActorCriticPolicy):
+    """A :class:`ClusterPolicy` behind the interface of Stable-Baselines3."""
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        lr_schedule: Schedule,
+        use_sde: bool,
+        net: Callable[[], ClusterPolicy],
+    ) -> None:
+        self._given = net  # a function, since PyTorch takes no module before its own constructor has run
+        super().__init__(observation_space, action_space, lr_schedule, use_sde=use_sde)
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        self.net = self._given()
+        self.optimizer = torch.optim.Adam(
+            [p for p in self.net.parameters() if p.requires_grad], lr=lr_schedule(1), eps=1e-5
+        )
+
+    def forward(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """Actions, values ``B x 1`` and log-probabilities ``B``."""
+        actions = self._predict(obs, deterministic)
+        return actions, self.net.value(obs).unsqueeze(-1), self.net.log_probability(obs, actions)
+
+    def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
+        shape = (len(observation), *self.net.noise_shape())
+        if deterministic:
+            noise = torch.zeros(shape)
+        elif self.net.shape.kind == "scaling":
+            noise = -torch.log(-torch.log(torch.rand(shape).clamp(1e-9, 1 - 1e-7)))
+        else:
+            noise = torch.randn(shape)
+        actions: Tensor = self.net(observation, noise)
+        return actions
+
+    def evaluate_actions(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Values ``B x 1``, log-probabilities ``B`` and entropies ``B``."""
+        log_probability = self.net.log_probability(obs, actions)
+        return self.net.value(obs).unsqueeze(-1), log_probability, self.net.entropy(obs)
+
+    def predict_values(self, obs: Any) -> Tensor:
+        """Values, ``B x 1``."""
+        return self.net.value(obs).unsqueeze(-1)
+
+
+class _Clusters(VecEnv):
+    """Our vector environment behind the interface of Stable-Baselines3, which resets at once."""
+
+    def __init__(self, env: ClusterVectorEnv, reward_scale: float) -> None:
+        self._env, self._scale = env, reward_scale
+        self._actions: NDArray[Any] = np.zeros(0)
+        self.returns: list[float] = []
+        self._running = np.zeros(env.num_envs)
+        super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
+
+    def reset(self) -> NDArray[np.float32]:
+        """The first observations of the next episodes."""
+        self._running[:] = 0
+        return self._env.reset()[0]
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        """Keeps the actions."""
+        self._actions = actions
+
+    def step_wait(
+        self,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
+        """Takes them; at the end of the episodes it begins the next ones."""
+        actions = self._actions
+        if isinstance(self.action_space, spaces.Box):
+            actions = np.clip(actions, self.action_space.low, self.action_space.high)
+        seen, rewards, _, over, _ = self._env.step(actions)
+        self._running += rewards
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        if over.all():
+            infos = [{"terminal_observation": last, "TimeLimit.truncated": True} for last in seen]
+            self.returns += self._running.tolist()
+            seen = self.reset()
+        return seen, (self._scale * rewards).astype(np.float32), over, infos
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """An attribute of the environment, for each cluster alike."""
+        return [getattr(self._env, attr_name, None)] * len(self._chosen(indices))
+
+    def set_attr(self, attr_name: str, *_: Any, **__: Any) -> None:
+        """Refused: the clusters share one environment."""
+        raise AttributeError(attr_name)
+
+    def env_method(self, method_name: str, *_: Any, **__: Any) -> list[Any]:
+        """Refused: the clusters share one environment."""
+        raise AttributeError(method_name)
+
+    def env_is_wrapped(self, _wrapper: Any, indices: Any = None) -> list[bool]:
+        """No cluster is wrapped."""
+        return [False] * len(self._chosen(indices))
+
+    def _chosen(self, indices: Any) -> Sequence[int]:
+        return list(self._get_indices(indices))
+
+
+class PPOTrainer:
+    """Trains a policy round by round; a round is one episode on each of the clusters.
+
+    Args:
+        policy: parameters that require no gradient stay as they are, bit for bit.
+        source: of scenarios.
+        control: what actions are.
+        settings: PPO's.
+        rounds: in the whole run, over which the learning rate falls to 0; none keeps it as it is.
+        seed: of episodes, actions and the order of steps.
+    """
+
+    def __init__(
+        self,
+        policy: ClusterPolicy,
+        source: ScenarioSource,
+        control: Control,
+        settings: PPOSettings,
+        rounds: int | None,
+        seed: int,
+    ) -> None:
+        self.policy, self.settings, self.rounds, self.seed = policy, settings, rounds, seed
+        self.done = 0
+        self._env = ClusterVectorEnv(source, control, policy.layout, settings.clusters)
+        self._clusters = _Clusters(self._env, settings.reward_scale)
+        self.steps = source.scenario(0).steps
+        self._ppo = PPO(
+            _Policy,
+            self._clusters,
+            learning_rate=self._rate(),
+            n_steps=self.steps,
+            batch_size=min(settings.batch_size, self.steps * settings.clusters),
+            n_epochs=settings.epochs,
+            gamma=settings.discount,
+            gae_lambda=settings.smoothing,
+            clip_range=settings.clip,
+            ent_coef=settings.entropy,
+            vf_coef=settings.value,
+            policy_kwargs={"net": lambda: policy},
+            device="cpu",
+            seed=derive_seed(seed, "ppo") % 2**31,
+        )
+        self._ppo.set_logger(Logger(None, []))
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Adam, with its moments."""
+        return self._ppo.policy.optimizer
+
+    def refresh(self) -> None:
+        """Takes up which parameters require a gradient now, after a thaw."""
+        held = {p for group in self.optimizer.param_groups for p in group["params"]}
+        added = [p for p in self.policy.parameters() if p.requires_grad and p not in held]
+        if added:
+            self.optimizer.param_groups[0]["params"] += added
+
+    def round(self) -> dict[str, float]:
+        """Plays and learns one round; gives its figures."""
+        # Everything random in a round follows from its number, so a resumed run goes on as it would have.
+        torch.manual_seed(derive_seed(self.seed, "round", self.done))
+        np.random.seed(derive_seed(self.seed, "order", self.done) % 2**32)
+        self._env.reset(seed=derive_seed(self.seed, "episodes", self.done) % 2**31)
+        self._clusters.returns.clear()
+        self._ppo.lr_schedule = self._rate()
+        self._ppo._last_obs = None
+        self._ppo.learn(self.steps * self.settings.clusters, reset_num_timesteps=True)
+        self.done += 1
+        found: dict[str, Any] = self._ppo.logger.name_to_value
+        figures = {name: float(found[f"train/{name}"]) for name in FIGURES}
+        return {"return": float(np.mean(self._clusters.returns)), **figures}
+
+    def _rate(self) -> Callable[[float], float]:
+        left = 1.0 if self.rounds is None else 1 - self.done / self.rounds
+        rate = self.settings.lr * left
+        return lambda _: rate
+
+
+FIGURES = ("policy_gradient_loss", "value_loss", "entropy_loss", "approx_kl", "clip_fraction")
+"""What a round is told by, from Stable-Baselines3's own log."""
