@@ -28,8 +28,14 @@ def register(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
             help=summary,
             description=f"{summary.capitalize()}. Run it again to go on from the last checkpoint.",
         )
-        if verb == "transfer":
-            train.add_argument("--source", required=True, type=Path, metavar="P", help="run or checkpoint")
+        if verb != "train":
+            train.add_argument(
+                "--source",
+                required=verb == "transfer",
+                type=Path,
+                metavar="P",
+                help="run or checkpoint of the policy to begin with",
+            )
         add_settings(train)
         train.set_defaults(run=run)
     adapt = verbs.add_parser(
@@ -90,7 +96,8 @@ def run_meta_train(options: argparse.Namespace) -> None:
     from innerloop.rl.config import load_config
     from innerloop.rl.meta import meta_train
 
-    _told(meta_train(load_config(options.config_name, options.config_path, options.overrides)))
+    config = load_config(options.config_name, options.config_path, options.overrides)
+    _told(meta_train(config, options.source))
 
 
 def run_adapt(options: argparse.Namespace) -> None:

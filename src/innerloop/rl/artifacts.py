@@ -30,7 +30,7 @@ class Training:
         steps: rounds of PPO, or meta-steps.
         environment_steps: control steps simulated to learn from.
         seconds: of computing.
-        source: of a transfer, the policy it began with.
+        source: the policy it began with, if any.
     """
 
     way: Way
@@ -88,7 +88,9 @@ def load_artifact(path: Path) -> Artifact:
         training = Training(**info["training"])
         saved = load_file(folder / WEIGHTS_FILE)
     except FileNotFoundError as error:
-        raise InputError(f"{path} holds no trained policy ({error.filename} is missing)") from error
+        # The reader of weights does not say which file it missed.
+        missing = error.filename or folder / WEIGHTS_FILE
+        raise InputError(f"{path} holds no trained policy ({missing} is missing)") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise InputError(f"the artifact {folder} is damaged ({error}); take another checkpoint") from error
     policy = ClusterPolicy(config.shape, config.family.layout)

@@ -5,6 +5,7 @@ A baseline sees snapshots of E clusters and tells replicas and shares, like a po
 
 import itertools
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -83,7 +84,8 @@ class HorizontalPodAutoscaler(Controller):
 
     Nothing changes while usage is within the tolerance of the target. Scaling up is limited to the larger of
     twice the replicas and four more; scaling down goes no lower than the highest recommendation of the
-    window. Pods that do not serve yet count as using nothing when scaling up, as they do there.
+    window, and what there was at the beginning counts as one. Pods that do not serve yet count as using
+    nothing when scaling up. All this as there.
 
     Args:
         target: CPU in use over reserved.
@@ -92,8 +94,8 @@ class HorizontalPodAutoscaler(Controller):
     """
 
     def __init__(self, target: float = 0.7, tolerance: float = 0.1, window: int = 20) -> None:
-        self._target, self._tolerance, self._window = target, tolerance, window
-        self._recommended: list[Array] = []
+        self._target, self._tolerance = target, tolerance
+        self._recommended: deque[Array] = deque(maxlen=window)
 
     def decide(self, snapshot: Snapshot) -> Decision:
         """See :class:`Controller`."""
@@ -105,13 +107,15 @@ class HorizontalPodAutoscaler(Controller):
         wanted = np.where(usage > 1, np.where(diluted > 1, np.ceil(current * diluted - 1e-9), current), 0.0)
         wanted = np.where(usage < 1, np.ceil(s.ready * usage - 1e-9), wanted)
         effective = np.where(usage > 1, diluted, usage)
-        steady = (np.abs(effective - 1) <= self._tolerance) | (s.ready == 0)
-        wanted = np.where(steady, current, wanted)
-        wanted = np.minimum(wanted, np.maximum(2 * current, current + 4))
-        wanted = np.clip(wanted, s.min_replicas, s.max_replicas)
-        self._recommended = [*self._recommended[-(self._window - 1) :], wanted]
+        # Without a pod that serves there is nothing to measure, hence no recommendation.
+        unknown = s.ready == 0
+        wanted = np.where(unknown | (np.abs(effective - 1) <= self._tolerance), current, wanted)
+        first = not self._recommended
+        self._recommended.append(np.maximum(wanted, current) if first else np.where(unknown, 0, wanted))
         lowest = np.minimum(np.max(self._recommended, axis=0), current)
-        return np.where(wanted < current, lowest, wanted), None
+        highest = np.maximum(2 * current, current + 4)
+        wanted = np.clip(wanted, lowest, highest)
+        return np.clip(wanted, s.min_replicas, s.max_replicas), None
 
 
 class LeastAllocated(Controller):

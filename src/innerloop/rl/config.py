@@ -151,17 +151,18 @@ def load_config(name: str | None = None, path: Path | None = None, overrides: Se
     return _build([*_LIBRARY.layers(name, path), read_overrides(overrides)])
 
 
-def config_from_dict(values: Mapping[str, Any], source: str) -> Config:
+def config_from_dict(values: Mapping[str, Any], source: str, overrides: Sequence[str] = ()) -> Config:
     """Checked settings from what :func:`to_dict` gave.
 
     Args:
         values: nested plain containers.
         source: what messages call their origin.
+        overrides: ``section.key=value`` words, which win over the values.
 
     Raises:
         InputError: as in :func:`load_config`.
     """
-    return _build([Layer(source, escaped(dict(values)), {})])
+    return _build([Layer(source, escaped(dict(values)), {}), read_overrides(overrides)])
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -82,4 +82,6 @@ class BalancingControl(Control):
         """See :meth:`Control.apply`."""
         _, regions, nodes = snapshot.round_trip.shape
         scores = actions.reshape(-1, layout.regions, layout.nodes)[:, :regions, :nodes]
-        return snapshot.desired, np.exp(self.sharpness * scores) * snapshot.node[:, None, :]
+        # A policy draws scores from normal distributions, which know no bounds.
+        weights = np.exp(self.sharpness * np.clip(scores, -1, 1))
+        return snapshot.desired, weights * snapshot.node[:, None, :]

@@ -80,7 +80,8 @@ def evaluate(
         progress: told of what is done.
 
     Raises:
-        InputError: no model, models of different families, or an artifact that cannot be read.
+        InputError: no model, one named like a baseline, models of different families, an artifact that cannot
+            be read, or numbers of episodes that make no curve.
     """
     if not models:
         raise InputError("name at least one trained policy")
@@ -89,7 +90,14 @@ def evaluate(
     for name, artifact in artifacts.items():
         if artifact.config.family != first.config.family:
             raise InputError(f"{name} was trained on another task family than {next(iter(artifacts))}")
+    if taken := [name for name in models if name in (SCRATCH, HINDSIGHT, *_baselines(first.config))]:
+        raise InputError(f"'{taken[0]}' is what one of the baselines is called; name the policy otherwise")
     asked = first.config.test if test is None else test
+    if len(asked.adaptation_episodes) < 2 or asked.adaptation_episodes[0] != 0:
+        raise InputError(
+            "test.adaptation_episodes must begin with 0 and hold at least one number more, "
+            f"not {list(asked.adaptation_episodes)}"
+        )
     trials = _trials(first.config, asked, split)
     measured = []
     scratch = Artifact(fresh_policy(first.config), {}, first.config, Training("ppo", 0, 0, 0.0))

@@ -8,25 +8,30 @@ from innerloop.core.inner_loop import InnerLoop
 from innerloop.core.metagrad import Exact, FirstOrder, Implicit, Reptile, Strategy
 from innerloop.core.sampler import derive_seed
 from innerloop.core.trainer import MetaTrainer, RunSettings
-from innerloop.rl.artifacts import Training, fresh_policy, save_artifact
+from innerloop.rl.artifacts import Training, fresh_policy, load_artifact, save_artifact
 from innerloop.rl.config import Config, MetaConfig, to_dict
 from innerloop.rl.policy import ClusterPolicy, freeze
 from innerloop.rl.policy_gradient import Advantages, PolicyLoss
 from innerloop.rl.ppo_run import TrainingResult
 from innerloop.rl.tasks import ClusterLearner, ClusterSampler, Collector
+from innerloop.rl.transfer import transferred_policy
 from innerloop.tracking import trackers_of_run
 
 
-def meta_train(config: Config) -> TrainingResult:
+def meta_train(config: Config, source: Path | None = None) -> TrainingResult:
     """Meta-trains a policy on the family's training members, or goes on where it stopped.
 
+    Args:
+        config: the settings.
+        source: a policy to begin with, for example one trained by PPO; none begins with nothing learned.
+
     Raises:
-        InputError: a setting is wrong, or the folder cannot be written.
+        InputError: a setting is wrong, a source that does not fit, or the folder cannot be written.
         NonFiniteError: a loss became NaN or infinite; the last whole step is saved.
         Interrupted: a signal came; the last whole step is saved.
     """
     meta, run = config.meta, config.trainer
-    policy = fresh_policy(config)
+    policy = fresh_policy(config) if source is None else transferred_policy(load_artifact(source), config)
     freeze(policy, ())
     strategy = build_strategy(meta, policy)
     learner = build_learner(config, policy, meta.clusters_at_once)
@@ -42,7 +47,8 @@ def meta_train(config: Config) -> TrainingResult:
     folder = Path(run.default_local_dir)
 
     def export(checkpoint: Path) -> None:
-        training = Training("meta", trainer.step, learner.ledger.units, trainer.seconds)
+        origin = None if source is None else str(source)
+        training = Training("meta", trainer.step, learner.ledger.units, trainer.seconds, origin)
         save_artifact(checkpoint, policy, strategy.inner.rates.values, config, training)
 
     trainer = MetaTrainer(

@@ -32,11 +32,8 @@ def test_settings(models: dict[str, Path], overrides: Sequence[str]) -> TestConf
     Raises:
         InputError: a setting outside ``test``, or one that is wrong.
     """
-    config = load_artifact(next(iter(models.values()))).config
-    given = read_overrides(overrides).values
-    if outside := [key for key in given if key != "test"]:
+    path = next(iter(models.values()))
+    config = load_artifact(path).config
+    if outside := [key for key in read_overrides(overrides).values if key != "test"]:
         raise InputError(f"evaluation takes test.* settings, not {', '.join(outside)}")
-    values = to_dict(config)
-    return config_from_dict(
-        {**values, "test": {**values["test"], **given.get("test", {})}}, "command line"
-    ).test
+    return config_from_dict(to_dict(config), str(path), overrides).test

@@ -35,16 +35,17 @@ class Policy(Protocol):
 
 @dataclass(frozen=True)
 class PolicyLoss:
-    """The loss of a policy and its critic on episodes the policy of the moment has played.
+    """The loss of a policy and its critic on episodes, wherever the policy stands that played them.
 
-    ``likelihood_ratio``: −mean of (π(a|s) / ⊥π(a|s) − 1) · A, with ⊥ for a constant (ProMP's low-variance
-    curvature; Rothfuss 2019). Each action is weighed on its own, so the second derivative leaves out the
-    products of different steps' scores: little variance, for a bias that vanishes where advantages are exact.
+    With q the policy that played, ``likelihood_ratio`` is −mean of (π(a|s) / q(a|s) − 1) · A (ProMP's
+    low-variance curvature; Rothfuss 2019). Each action is weighed on its own, so the second derivative leaves
+    out the products of different steps' scores: little variance, for a bias that vanishes where advantages
+    are exact.
 
     ``dice``: every advantage weighed by all the choices that led to it (Foerster 2018; Farquhar 2019). With
-    w_t = exp(Σ_{u≤t} (log π_u − ⊥ log π_u)) it is −mean of (w_t − w_{t−1}) · A_t. Where A_t is what was
-    gained from step t on, less any baseline, its derivatives of every order are unbiased for those of the
-    expected return; an advantage that trusts a fit for what follows (λ < 1) varies less and is biased.
+    w_t = Π_{u≤t} π(a_u|s_u) / q(a_u|s_u) it is −mean of (w_t − w_{t−1}) · A_t. Where A_t is what was gained
+    from step t on, less any baseline, its derivatives of every order are unbiased for those of the expected
+    return; an advantage that trusts a fit for what follows (λ < 1) varies less and is biased.
 
     Args:
         surrogate: which of the two.
@@ -58,11 +59,11 @@ class PolicyLoss:
     entropy: float = 0.0
 
     def __call__(self, module: nn.Module, batch: Trajectories) -> Tensor:
-        """The loss, whose value is minus the mean reward; shape ``()``."""
+        """The loss, shape ``()``; at the policy that played, its value is minus the mean reward."""
         if not isinstance(module, Policy):
             raise TypeError(f"{type(module).__name__} gives no log-probabilities and values")
         log_probability = module.log_probability(batch.observations, batch.actions)
-        choices = log_probability - log_probability.detach()
+        choices = log_probability - batch.log_probabilities
         if self.surrogate == "dice":
             until = choices.cumsum(1)
             weight = torch.exp(until) - torch.exp(until - choices)

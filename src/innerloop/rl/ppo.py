@@ -112,9 +112,11 @@ class _Clusters(VecEnv):
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
 
     def reset(self) -> NDArray[np.float32]:
-        """The first observations of the next episodes."""
+        """The first observations of the next episodes, or of those of the seed that was set."""
         self._running[:] = 0
-        return self._env.reset()[0]
+        seed = self._seeds[0]
+        self._reset_seeds()
+        return self._env.reset(seed=seed)[0]
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Keeps the actions."""
@@ -124,10 +126,7 @@ class _Clusters(VecEnv):
         self,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
         """Takes them; at the end of the episodes it begins the next ones."""
-        actions = self._actions
-        if isinstance(self.action_space, spaces.Box):
-            actions = np.clip(actions, self.action_space.low, self.action_space.high)
-        seen, rewards, _, over, _ = self._env.step(actions)
+        seen, rewards, _, over, _ = self._env.step(self._actions)
         self._running += rewards
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         if over.all():
@@ -182,8 +181,8 @@ class PPOTrainer:
     ) -> None:
         self.policy, self.settings, self.rounds, self.seed = policy, settings, rounds, seed
         self.done = 0
-        self._env = ClusterVectorEnv(source, control, policy.layout, settings.clusters)
-        self._clusters = _Clusters(self._env, settings.reward_scale)
+        env = ClusterVectorEnv(source, control, policy.layout, settings.clusters)
+        self._clusters = _Clusters(env, settings.reward_scale)
         self.steps = source.scenario(0).steps
         self._ppo = PPO(
             _Policy,
@@ -220,7 +219,7 @@ class PPOTrainer:
         # Everything random in a round follows from its number, so a resumed run goes on as it would have.
         torch.manual_seed(derive_seed(self.seed, "round", self.done))
         np.random.seed(derive_seed(self.seed, "order", self.done) % 2**32)
-        self._env.reset(seed=derive_seed(self.seed, "episodes", self.done) % 2**31)
+        self._clusters.seed(derive_seed(self.seed, "episodes", self.done) % 2**31)
         self._clusters.returns.clear()
         self._ppo.lr_schedule = self._rate()
         self._ppo._last_obs = None

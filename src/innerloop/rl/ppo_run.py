@@ -1,12 +1,15 @@
 """A run of PPO, from scratch or by transfer: rounds, checkpoints, resume, metrics."""
 
+import copy
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from innerloop.core import params as vector
 from innerloop.core.checkpoint import CheckpointFolder, RunState, optimizer_tensors, restore_optimizer
-from innerloop.core.errors import InputError, Interrupted
+from innerloop.core.errors import InputError, Interrupted, NonFiniteError
 from innerloop.core.sampler import derive_seed
 from innerloop.core.signals import StopRequest
 from innerloop.rl.artifacts import Training, Way, fresh_policy, load_artifact, save_artifact
@@ -36,6 +39,7 @@ def train(config: Config) -> TrainingResult:
 
     Raises:
         InputError: a setting is wrong, or the folder cannot be written.
+        NonFiniteError: a loss became NaN or infinite; the last whole round is saved.
         Interrupted: a signal came; the last whole round is saved.
     """
     return _Run(config, fresh_policy(config), "ppo", None, lambda _: ()).fit()
@@ -46,6 +50,7 @@ def transfer(config: Config, source: Path) -> TrainingResult:
 
     Raises:
         InputError: as :func:`train`; a source that does not fit; a frozen layer that there is not.
+        NonFiniteError: as :func:`train`.
         Interrupted: a signal came; the last whole round is saved.
     """
     plan = FreezingPlan(config.transfer)
@@ -97,8 +102,7 @@ class _Run:
                         ending.args = (f"{ending}; round {trainer.done} is saved in {self._save()}",)
                         raise
                     began = time.perf_counter()
-                    self._thaw(trainer.done)
-                    figures = trainer.round()
+                    figures = self._round()
                     elapsed = time.perf_counter() - began
                     self._seconds += elapsed
                     figures |= self._moved()
@@ -108,6 +112,23 @@ class _Run:
                 return TrainingResult(self._save(), self._folder / "metrics.jsonl")
         finally:
             tracker.close()
+
+    def _round(self) -> dict[str, float]:
+        """Plays and learns one round, and takes back one that went wrong."""
+        policy, trainer = self._policy, self._trainer
+        self._thaw(trainer.done)
+        weights, moments = copy.deepcopy((policy.state_dict(), trainer.optimizer.state_dict()))
+        figures = trainer.round()
+        wrong = [name for name, value in figures.items() if not math.isfinite(value)]
+        if wrong or not vector.all_finite(dict(policy.named_parameters())):
+            policy.load_state_dict(weights)
+            trainer.optimizer.load_state_dict(moments)
+            trainer.done -= 1
+            what = wrong[0] if wrong else "a parameter"
+            ending = NonFiniteError(what, self._config.family.name, trainer.done + 1)
+            ending.args = (f"{ending}; round {trainer.done} is saved in {self._save()}",)
+            raise ending
+        return figures
 
     def _moved(self) -> dict[str, float]:
         """How far a transferred policy has come from its source."""
@@ -133,7 +154,14 @@ class _Run:
         taken = trainer.done * trainer.steps * self._config.ppo.clusters
         training = Training(self._way, trainer.done, taken, self._seconds, self._source)
         save_artifact(folder, self._policy, {}, self._config, training)
-        state = RunState(values={"step": trainer.done, "seconds": self._seconds, "way": self._way})
+        state = RunState(
+            values={
+                "step": trainer.done,
+                "seconds": self._seconds,
+                "way": self._way,
+                "frozen": self._frozen_in_rounds(trainer.done),
+            }
+        )
         state.put("policy", self._policy.state_dict())
         state.put("start", self._start)
         state.put("optimizer", optimizer_tensors(trainer.optimizer))
@@ -158,11 +186,19 @@ class _Run:
             raise InputError(
                 f"{found} is of another kind of run or policy; resume with the settings it was trained with"
             )
-        self._policy.load_state_dict(weights)
-        self._start = state.section("start")
         done = int(state.values["step"])
+        if state.values.get("frozen") != self._frozen_in_rounds(done):
+            raise InputError(
+                f"{found} froze other layers; resume with the transfer section it was trained with"
+            )
+        self._policy.load_state_dict(weights)
+        self._start |= state.section("start")
         # The optimizer takes up thawed parameters in the order they thawed in.
         for passed in range(done):
             self._thaw(passed)
         restore_optimizer(self._trainer.optimizer, state.section("optimizer"))
         self._trainer.done, self._seconds, self._saved = done, float(state.values["seconds"]), done
+
+    def _frozen_in_rounds(self, done: int) -> list[list[str]]:
+        """What was frozen in each of the first rounds."""
+        return [list(self._frozen(passed)) for passed in range(done)]

@@ -72,7 +72,7 @@ class Figures:
         speed: of adaptation, of the mean curve.
         transfer: against training from scratch on the cluster.
         accuracy: between random (0) and the best fixed number in hindsight (1), at the end; none for families
-            without that baseline.
+            without that baseline, or where random is as good.
         speed_up: how many times as many episodes training from scratch takes to come as far; none if it never
             does.
     """
@@ -160,7 +160,7 @@ class Evaluation:
         accuracy = None
         if HINDSIGHT in self.names:
             random, best = (self.curve(other)[-1].mean for other in (RANDOM, HINDSIGHT))
-            accuracy = adaptation_accuracy(curve[-1], random, best)
+            accuracy = adaptation_accuracy(curve[-1], random, best) if best > random else None
         return Figures(
             adaptation_speed(self.episodes, curve),
             transfer_metric(self.episodes, curve, scratch),

@@ -26,6 +26,7 @@ class Trajectories(NamedTuple):
     Args:
         observations: before each action, ``B x T x size``.
         actions: ``B x T x ...``.
+        log_probabilities: of the actions under the policy that chose them, ``B x T``.
         rewards: after each action, ``B x T``.
         advantages: what the objective weighs each action with, ``B x T``.
         targets: what the critic shall say, ``B x T``.
@@ -33,6 +34,7 @@ class Trajectories(NamedTuple):
 
     observations: Tensor
     actions: Tensor
+    log_probabilities: Tensor
     rewards: Tensor
     advantages: Tensor
     targets: Tensor

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from innerloop.core.learner import VmapLearner
@@ -17,6 +17,17 @@ from innerloop.rl.policy import ClusterPolicy
 from innerloop.rl.policy_gradient import Advantages, PolicyLoss, discounted
 from innerloop.rl.rollout import Played, Trajectories, draw_noise, play
 from innerloop.rl.simulator.scenario import Scenario
+
+
+class _LogProbability(nn.Module):
+    """A policy whose call gives log-probabilities, since PyTorch lends parameters to calls alone."""
+
+    def __init__(self, policy: ClusterPolicy) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
+        return self.policy.log_probability(observations, actions)
 
 
 @dataclass(frozen=True)
@@ -73,12 +84,24 @@ class Collector:
             for start in range(0, len(noise), episodes)
         ]
 
-    def batch(self, played: Played) -> Trajectories:
-        """Played episodes as what the objective takes."""
+    def log_probabilities(self, played: Sequence[Played], params: Params) -> Tensor:
+        """Of the actions of T tasks under their parameters, tasks by episodes by steps."""
+        named = {f"policy.{name}": p for name, p in params.items()}
+        host = _LogProbability(self.policy)
+        with torch.no_grad():
+            together = vmap(lambda p, o, a: functional_call(host, p, (o, a)))
+            observations = torch.stack([entry.observations for entry in played])
+            actions = torch.stack([entry.actions for entry in played])
+            likely: Tensor = together(named, observations, actions)
+        return likely
+
+    def batch(self, played: Played, log_probabilities: Tensor) -> Trajectories:
+        """Played episodes, and how likely their actions were (``B x T``), as the objective takes them."""
         features = self.policy.layout.split(played.observations).applications.mean(-2)
         return Trajectories(
             played.observations,
             played.actions,
+            log_probabilities,
             played.rewards,
             self.advantages.of(played, features),
             discounted(self.reward_scale * played.rewards, self.advantages.discount),
@@ -212,8 +235,10 @@ def _gather(tasks: Sequence[ClusterTask], step: int | None, params: Params) -> l
     episodes = first.query_episodes if step is None else first.support_episodes
     place = "query" if step is None else f"support {step}"
     seeds = [derive_seed(task.seed, place) for task in tasks]
-    played = first.collector.play([task.scenario for task in tasks], seeds, params, episodes)
-    return [first.collector.batch(entry) for entry in played]
+    collector = first.collector
+    played = collector.play([task.scenario for task in tasks], seeds, params, episodes)
+    likely = collector.log_probabilities(played, params)
+    return [collector.batch(entry, each) for entry, each in zip(played, likely, strict=True)]
 
 
 def _stacked(batches: Sequence[Trajectories]) -> Trajectories:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from innerloop.core.errors import InputError
 from innerloop.core.sampler import derive_seed
+from innerloop.rl.simulator.outcome import outcome_of
 from innerloop.rl.simulator.padding import Padded, ratio
 from innerloop.rl.simulator.pods import Pods
 from innerloop.rl.simulator.queues import Queues, Tally
@@ -107,7 +108,7 @@ class Simulation:
         self.served += tally.served.sum(2)
         self.refused += tally.refused
         self._snapshot = self._look(tally)
-        return self._outcome(tally)
+        return outcome_of(self._snapshot, p.reward, tally.arrived, tally.violations, tally.refused)
 
     def _draw(self, number: int, scenario: Scenario, seed: int) -> None:
         """Draws what users send and what breaks."""
@@ -164,29 +165,3 @@ class Simulation:
     def _node_cpu(self, tally: Tally) -> Array:
         work = (tally.served * self.padded.request_cpu[:, :, None]).sum(1)
         return ratio(work, self.padded.node_cpu * self.interval)
-
-    def _outcome(self, tally: Tally) -> Outcome:
-        p = self.padded
-        requests = tally.arrived.sum(1)
-        latency = ratio(tally.latency.sum(1), requests)
-        replicas = ratio(self.pods.total.sum(1), p.application.sum(1))
-        usage, up = self._node_cpu(tally), p.node * self.pods.up
-        mean = ratio((usage * up).sum(1), up.sum(1))
-        variance = ratio((up * (usage - mean[:, None]) ** 2).sum(1), up.sum(1))
-        misfit = (self.pods.pending.sum(1) > 0).astype(np.float64)
-        reward = -(
-            p.reward_latency * latency
-            + p.reward_replica * replicas
-            + p.reward_variance * variance
-            + p.reward_misfit * misfit
-        )
-        return Outcome(
-            reward=reward,
-            latency=latency,
-            replicas=replicas,
-            variance=variance,
-            misfit=misfit,
-            requests=requests,
-            violations=tally.violations.sum(1),
-            refused=tally.refused.sum(1),
-        )

@@ -7,7 +7,7 @@ import numpy as np
 
 from innerloop.core.errors import InputError
 from innerloop.rl.simulator.latency import LatencyCurve
-from innerloop.rl.simulator.scenario import Application, Node, Scenario
+from innerloop.rl.simulator.scenario import Application, Node, RewardWeights, Scenario
 from innerloop.rl.simulator.snapshot import Array
 
 
@@ -40,10 +40,7 @@ class Padded:
     round_trip: Array
     threshold: Array
     timeout: Array
-    reward_latency: Array
-    reward_replica: Array
-    reward_variance: Array
-    reward_misfit: Array
+    reward: RewardWeights
     curve: LatencyCurve
 
     @property
@@ -88,7 +85,7 @@ class Padded:
         def of_application(value: Callable[[Application], float]) -> Array:
             return _rows([[value(application) for application in s.applications] for s in scenarios])
 
-        def of_scenario(value: Callable[[Scenario], float]) -> Array:
+        def of_scenario(value: Callable[[Scenario], float | Array]) -> Array:
             return np.array([value(s) for s in scenarios], dtype=np.float64)
 
         def of_curve(value: Callable[[LatencyCurve], float | Array]) -> Array:
@@ -115,10 +112,12 @@ class Padded:
             round_trip=round_trip,
             threshold=of_scenario(lambda s: s.threshold),
             timeout=of_scenario(lambda s: s.timeout),
-            reward_latency=of_scenario(lambda s: s.reward.latency),
-            reward_replica=of_scenario(lambda s: s.reward.replica),
-            reward_variance=of_scenario(lambda s: s.reward.variance),
-            reward_misfit=of_scenario(lambda s: s.reward.misfit),
+            reward=RewardWeights(
+                latency=of_scenario(lambda s: s.reward.latency),
+                replica=of_scenario(lambda s: s.reward.replica),
+                variance=of_scenario(lambda s: s.reward.variance),
+                misfit=of_scenario(lambda s: s.reward.misfit),
+            ),
             curve=LatencyCurve(
                 of_curve(lambda c: c.threshold),
                 of_curve(lambda c: c.unit),

@@ -4,6 +4,9 @@ import math
 from dataclasses import dataclass, field
 from typing import get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from innerloop.core.errors import InputError
 from innerloop.rl.simulator.latency import LatencyCurve
 from innerloop.rl.simulator.load import Load, Pattern
@@ -79,6 +82,8 @@ class Failures:
 class RewardWeights:
     """What an operator cares for. A step's reward is minus the sum of these.
 
+    The weights are numbers, or arrays with one for each cluster.
+
     Args:
         latency: a second of mean latency.
         replica: a replica.
@@ -86,10 +91,10 @@ class RewardWeights:
         misfit: a step in which pods asked for found no place.
     """
 
-    latency: float = 1.0
-    replica: float = 0.1
-    variance: float = 0.1
-    misfit: float = 100.0
+    latency: float | NDArray[np.float64] = 1.0
+    replica: float | NDArray[np.float64] = 0.1
+    variance: float | NDArray[np.float64] = 0.1
+    misfit: float | NDArray[np.float64] = 100.0
 
 
 @dataclass(frozen=True)
