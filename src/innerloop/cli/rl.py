@@ -50,6 +50,27 @@ def register(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     adapt.add_argument("--episodes", type=int, default=10, metavar="E", help="to adapt on (default: 10)")
     adapt.add_argument("--seed", type=int, default=0, help="of the episodes")
     adapt.set_defaults(run=run_adapt)
+    live = verbs.add_parser(
+        "run",
+        help="let a policy scale deployments of a real cluster",
+        description="Scales the named deployments, and nothing else, through /scale for one episode. Puts "
+        "the replicas back at the end unless --keep is given.",
+    )
+    live.add_argument("--model-path", required=True, type=Path, metavar="P", help="run or checkpoint")
+    live.add_argument("--output-dir", required=True, type=Path, metavar="O", help="for course.jsonl")
+    live.add_argument("--namespace", required=True, metavar="NS")
+    live.add_argument("--deployments", required=True, nargs="+", metavar="NAME")
+    live.add_argument("--kubeconfig", type=Path, metavar="FILE", help="default: KUBECONFIG, or the pod's own")
+    live.add_argument("--context", metavar="NAME", help="of the kubeconfig")
+    live.add_argument("--node-selector", default="", metavar="LABELS", help="of the nodes to look at")
+    live.add_argument("--prometheus", metavar="URL", help="default: the metrics server, for CPU and memory")
+    live.add_argument("--queries", choices=("istio", "nginx"), default="istio", help="of Prometheus")
+    live.add_argument("--steps", type=int, default=40, metavar="N", help="control steps (default: 40)")
+    live.add_argument("--interval", type=float, default=15.0, metavar="S", help="seconds between them")
+    live.add_argument("--replicas", nargs=2, type=int, default=(1, 8), metavar=("LEAST", "MOST"))
+    live.add_argument("--dry-run", action="store_true", help="have the server check changes and make none")
+    live.add_argument("--keep", action="store_true", help="leave the replicas as they are at the end")
+    live.set_defaults(run=run_live)
     evaluate = verbs.add_parser(
         "evaluate",
         help="compare policies with each other and with the baselines",
@@ -116,24 +137,60 @@ def run_adapt(options: argparse.Namespace) -> None:
     )
 
 
+def run_live(options: argparse.Namespace) -> None:
+    """Scales a real cluster, and tells every step."""
+    from innerloop.rl.artifacts import load_artifact
+    from innerloop.rl.kubernetes import ClusterSettings, PrometheusMetrics, ResourceMetrics
+    from innerloop.rl.kubernetes.api import KubernetesApi
+    from innerloop.rl.kubernetes.queries import ISTIO, NGINX
+    from innerloop.rl.live import Step, run_on_cluster, write_course
+
+    def tell(step: Step) -> None:
+        pods = "  ".join(f"{name} {step.ready[name]}/{asked}" for name, asked in step.deployments.items())
+        words = f"latency {step.latency:.3f} s  reward {step.reward:.2f}"
+        print(f"step {step.number}/{options.steps}  {pods}  {words}", file=sys.stderr, flush=True)
+
+    settings = ClusterSettings(
+        options.namespace,
+        tuple(options.deployments),
+        options.kubeconfig,
+        options.context,
+        options.node_selector,
+        dry_run=options.dry_run,
+        restore=not options.keep,
+        min_replicas=options.replicas[0],
+        max_replicas=options.replicas[1],
+        steps=options.steps,
+        interval=options.interval,
+    )
+    metrics = (
+        PrometheusMetrics(options.prometheus, {"istio": ISTIO, "nginx": NGINX}[options.queries])
+        if options.prometheus
+        else ResourceMetrics(KubernetesApi(settings))
+    )
+    course = run_on_cluster(load_artifact(options.model_path), settings, metrics, tell)
+    for failed in course.failed:
+        print(f"step {failed.step} failed: {failed.message}")
+    print(f"return: {course.total:.2f}\ncourse: {write_course(options.output_dir, course)}")
+
+
 def run_evaluate(options: argparse.Namespace) -> None:
     """Measures, and writes the record and its page."""
     from innerloop.cli.progress import cell_progress
     from innerloop.rl.evaluate import evaluate
     from innerloop.rl.models import named_models, test_settings
-    from innerloop.rl.records import write_evaluation
 
     models = named_models(options.model)
     command = shlex.join(["innerloop", *sys.argv[1:]])
     with cell_progress("adaptations") as progress:
-        evaluation = evaluate(
+        evaluate(
             models,
             test_settings(models, options.overrides),
             options.split,
             command,
+            options.output_dir,
             lambda name, done, total: progress(done, total, name),
         )
-    write_evaluation(options.output_dir, evaluation)
     _show(options.output_dir)
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from innerloop.core.checkpoint import CheckpointFolder
+from innerloop.core.errors import InputError
 from innerloop.core.sampler import derive_seed
 from innerloop.rl.adapt import adapt
 from innerloop.rl.artifacts import load_artifact, save_artifact
@@ -49,6 +50,10 @@ def adapt_to_one(
         InputError: the artifact cannot be read, the adapted one cannot be written, or the episodes do not
             fit.
     """
+    if cluster < 0 or episodes < 1:
+        raise InputError(
+            f"--cluster must be at least 0 and --episodes at least 1, not {cluster} and {episodes}"
+        )
     artifact = load_artifact(model)
     scenario = artifact.config.family.split(split).scenario(cluster)
     test = artifact.config.test

@@ -137,7 +137,10 @@ class Balanced(Controller):
 
 
 class GreedyLatency(Controller):
-    """Sends every region's requests to the node that answered soonest in the last step, the way included."""
+    """Sends every region's requests to the node that answered soonest in the last step, the way included.
+
+    A node that served nothing is not known to be slow, so it is tried.
+    """
 
     def decide(self, snapshot: Snapshot) -> Decision:
         """See :class:`Controller`."""

@@ -62,6 +62,8 @@ class MetaConfig:
     query_episodes: Count
     clusters: Count
     clusters_at_once: Count
+    repeats: Count
+    clip: Positive | None
     proximal: Positive
     cg_steps: int
     value_weight: NonNegative
@@ -89,7 +91,6 @@ class TrainerConfig:
     seed: Seed
     total_steps: Count
     save_freq: Count | Literal[-1]
-    test_freq: Count | Literal[-1]
     project_name: Text
     experiment_name: Text
     logger: Annotated[tuple[Literal["console", "tensorboard", "wandb"], ...], OneOrMany()]

@@ -30,12 +30,14 @@ from innerloop.rl.baselines import (
 )
 from innerloop.rl.config import Config, TestConfig
 from innerloop.rl.families import Split
+from innerloop.rl.kept import KeptMeasurements
 from innerloop.rl.metrics import parameter_distance
-from innerloop.rl.records import HINDSIGHT, RANDOM, SCRATCH, Evaluation, Measured
+from innerloop.rl.records import HINDSIGHT, RANDOM, SCRATCH, Evaluation, Measured, write_evaluation
 from innerloop.rl.rollout import play, silence
 from innerloop.rl.simulator.engine import Simulation
 from innerloop.rl.simulator.scenario import Scenario
 from innerloop.rl.simulator.snapshot import Array
+from innerloop.settings.writing import plain
 
 Progress = Callable[[str, int, int], None]
 """Told what is measured, how many clusters are done, and of how many."""
@@ -68,15 +70,18 @@ def evaluate(
     test: TestConfig | None,
     split: Split,
     command: str,
+    folder: Path,
     progress: Progress = _silent,
 ) -> Evaluation:
-    """Measures models, a policy trained from scratch on each cluster, and the baselines.
+    """Measures models, a policy trained from scratch on each cluster, and the baselines; writes the record.
 
     Args:
         models: artifacts by the names they shall have.
         test: what to measure; none takes the first model's settings.
         split: of the family's members.
         command: that asked for it, for the record.
+        folder: for the record. Methods that an earlier call measured there before it was stopped are not
+            measured again.
         progress: told of what is done.
 
     Raises:
@@ -99,17 +104,24 @@ def evaluate(
             f"not {list(asked.adaptation_episodes)}"
         )
     trials = _trials(first.config, asked, split)
+    kept = KeptMeasurements(
+        folder, {"family": plain(first.config.family), "split": split, "test": plain(asked)}
+    )
     measured = []
     scratch = Artifact(fresh_policy(first.config), {}, first.config, Training("ppo", 0, 0, 0.0))
     for name, artifact in {**artifacts, SCRATCH: scratch}.items():
         rate = first.config.ppo.lr if artifact is scratch else asked.fine_tuning_lr
-        measured.append(_measure(name, artifact, trials, asked, rate, progress))
+        found = kept.find(name, artifact.training)
+        if found is None:
+            found = _measure(name, artifact, trials, asked, rate, progress)
+            kept.add(found)
+        measured.append(found)
     measured += [
         _run(name, controller, trials, asked) for name, controller in _baselines(first.config).items()
     ]
     if first.config.family.kind == "scaling":
         measured.append(_run(HINDSIGHT, _best_fixed(trials[:: asked.seeds]), trials, asked))
-    return Evaluation(
+    evaluation = Evaluation(
         family=first.config.family.name,
         split=split,
         clusters=asked.clusters,
@@ -119,6 +131,9 @@ def evaluate(
         methods=tuple(measured),
         command=command,
     )
+    write_evaluation(folder, evaluation)
+    kept.drop()
+    return evaluation
 
 
 def _trials(config: Config, test: TestConfig, split: Split) -> list[Trial]:

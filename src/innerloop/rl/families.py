@@ -23,6 +23,9 @@ Span = tuple[NonNegative, NonNegative]
 Numbers = tuple[Count, Count]
 """From, to, both included."""
 
+ABOVE_ZERO = ("round_trip", "latency_threshold")
+"""Fields whose zero the observation could not tell from what is not there."""
+
 Split = Literal["train", "validation", "test"]
 Kind = Literal["scaling", "balancing"]
 
@@ -102,8 +105,16 @@ class Family:
                         f"family {self.name}: traffic_pattern names some of {', '.join(get_args(Pattern))}, "
                         f"not {', '.join(map(str, unknown)) or 'none'}"
                     )
+            elif entry.name in ABOVE_ZERO and value[0] <= 0:
+                raise InputError(f"family {self.name}: {entry.name} must be above 0, not {list(value)}")
             elif isinstance(value, tuple) and not (len(value) == 2 and 0 <= value[0] <= value[1]):
                 raise InputError(f"family {self.name}: {entry.name} must be [from, to], not {list(value)}")
+
+        if "diurnal" in self.traffic_pattern and self.amplitude[1] > 1:
+            raise InputError(
+                f"family {self.name}: amplitude is at most 1 where traffic_pattern holds diurnal, "
+                f"not {self.amplitude[1]:g}"
+            )
 
     @property
     def kind(self) -> Kind:

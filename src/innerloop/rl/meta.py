@@ -31,24 +31,26 @@ def meta_train(config: Config, source: Path | None = None) -> TrainingResult:
         Interrupted: a signal came; the last whole step is saved.
     """
     meta, run = config.meta, config.trainer
+    _check_repeats(config)
     policy = fresh_policy(config) if source is None else transferred_policy(load_artifact(source), config)
     freeze(policy, ())
     strategy = build_strategy(meta, policy)
     learner = build_learner(config, policy, meta.clusters_at_once)
     sampler = ClusterSampler(
         config.family.split("train"),
-        None,
         meta.clusters,
         derive_seed(run.seed, "meta-train"),
         build_collector(config, policy),
         meta.support_episodes,
         meta.query_episodes,
+        meta.repeats,
     )
     folder = Path(run.default_local_dir)
 
     def export(checkpoint: Path) -> None:
         origin = None if source is None else str(source)
-        training = Training("meta", trainer.step, learner.ledger.units, trainer.seconds, origin)
+        taken = environment_steps(config, trainer.step)
+        training = Training("meta", trainer.step, taken, trainer.seconds, origin)
         save_artifact(checkpoint, policy, strategy.inner.rates.values, config, training)
 
     trainer = MetaTrainer(
@@ -94,11 +96,35 @@ def build_strategy(meta: MetaConfig, policy: ClusterPolicy) -> Strategy:
             return Implicit(inner, meta.cg_steps)
 
 
+def environment_steps(config: Config, steps: int) -> int:
+    """Control steps simulated to learn from in so many meta-steps; those for monitoring are not counted."""
+    meta = config.meta
+    # Reptile looks at the query episodes, and does not learn from them.
+    judged = 0 if meta.algorithm == "reptile" else meta.query_episodes
+    episodes = meta.inner_steps * meta.support_episodes + judged
+    return -(-steps // meta.repeats) * meta.clusters * episodes * config.family.steps
+
+
+def _check_repeats(config: Config) -> None:
+    """Refuses to use episodes again where that cannot be right, or could not be resumed."""
+    meta, every = config.meta, config.trainer.save_freq
+    if meta.repeats > 1 and meta.surrogate == "dice":
+        raise InputError("meta.repeats above 1 needs meta.surrogate=likelihood_ratio: dice has no clipping")
+    for key, steps in (("save_freq", every), ("total_steps", config.trainer.total_steps)):
+        if steps > 0 and steps % meta.repeats:
+            raise InputError(
+                f"trainer.{key}={steps} must be a multiple of meta.repeats={meta.repeats}, "
+                "so that checkpoints fall between two meta-batches"
+            )
+
+
 def build_learner(config: Config, policy: ClusterPolicy, clusters_at_once: int) -> ClusterLearner:
     """The policy as the core adapts it."""
     meta = config.meta
     return ClusterLearner(
-        policy, PolicyLoss(meta.surrogate, meta.value_weight, meta.entropy_weight), clusters_at_once
+        policy,
+        PolicyLoss(meta.surrogate, meta.clip, meta.value_weight, meta.entropy_weight),
+        clusters_at_once,
     )
 
 

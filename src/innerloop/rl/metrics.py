@@ -74,7 +74,8 @@ def adaptation_speed(episodes: Sequence[int], returns: Sequence[float]) -> Adapt
 def speed_up(episodes: Sequence[int], fast: Sequence[float], slow: Sequence[float]) -> float | None:
     """How many times as many episodes the slow curve takes to come to where the fast one ends.
 
-    The slow one's place is interpolated between measurements. None where it never comes there.
+    The slow one's place is interpolated between measurements. None where it never comes there, and where the
+    fast one is there from the beginning.
 
     Raises:
         InputError: curves of different lengths, or of less than two points.

@@ -13,7 +13,7 @@ def named_models(words: Sequence[str]) -> dict[str, Path]:
     """``NAME=PATH`` words as a dictionary.
 
     Raises:
-        InputError: a word of another form, or a name given twice.
+        InputError: a word of another form, a name given twice, or one that a table cannot hold.
     """
     models: dict[str, Path] = {}
     for word in words:
@@ -22,6 +22,8 @@ def named_models(words: Sequence[str]) -> dict[str, Path]:
             raise InputError(f"--model {word!r} is not of the form NAME=PATH")
         if name in models:
             raise InputError(f"--model names {name} twice")
+        if "|" in name:
+            raise InputError(f"the name '{name}' would break the table; leave the '|' out")
         models[name] = Path(path)
     return models
 

@@ -75,7 +75,8 @@ class ClusterPolicy(nn.Module):
         nn.init.zeros_(last.bias)
         self.critic = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 1))
         if not scaling:
-            self.log_deviation = nn.Parameter(torch.tensor(-0.7))
+            # Of the actor, so that it is frozen and thawed with it.
+            self.actor.register_parameter("log_deviation", nn.Parameter(torch.tensor(-0.7)))
 
     def encoded(self, observations: Tensor) -> tuple[Parts[Tensor], Parts[Tensor]]:
         """An observation's parts and their encodings; the context is the encoding of what is common.
@@ -147,6 +148,12 @@ class ClusterPolicy(nn.Module):
     def value(self, observations: Tensor) -> Tensor:
         """The critic's estimate of the return, ``...``."""
         return self.critic(self.encoded(observations)[1].common).squeeze(-1)  # type: ignore[no-any-return]
+
+    @property
+    def log_deviation(self) -> Tensor:
+        """The logarithm of the scores' deviation, of a balancing policy; ``()``."""
+        lent: Tensor = self.actor.log_deviation  # type: ignore[assignment]  # no module; often lent, so no Parameter
+        return lent
 
     def noise_shape(self) -> tuple[int, ...]:
         """Of the noise an action is made with, for one observation."""

@@ -49,12 +49,14 @@ class PolicyLoss:
 
     Args:
         surrogate: which of the two.
+        clip: how far a ratio may gain from leaving 1 (PPO's clipping; of ``likelihood_ratio`` alone).
         value: weight of the critic's Huber loss. It moves what actor and critic share, so a few episodes of
             rewards, whatever actions led to them, tell the actor about the task.
         entropy: weight of the entropy bonus.
     """
 
     surrogate: Surrogate = "likelihood_ratio"
+    clip: float | None = None
     value: float = 0.5
     entropy: float = 0.0
 
@@ -69,7 +71,10 @@ class PolicyLoss:
             weight = torch.exp(until) - torch.exp(until - choices)
         else:
             weight = torch.exp(choices) - 1
-        loss = -(weight * batch.advantages).mean() - batch.rewards.mean()
+        gain = weight * batch.advantages
+        if self.clip is not None and self.surrogate == "likelihood_ratio":
+            gain = torch.minimum(gain, weight.clamp(-self.clip, self.clip) * batch.advantages)
+        loss = -gain.mean() - batch.rewards.mean()
         if self.value:
             critic = functional.smooth_l1_loss(module.value(batch.observations), batch.targets)
             loss = loss + self.value * (critic - critic.detach())
@@ -97,12 +102,14 @@ class Advantages:
     smoothing: float = 0.95
     ridge: float = 1.0
 
-    def of(self, played: Played, features: Tensor) -> Tensor:
-        """The advantages, with mean 0 and deviation 1 over the batch, ``B x T``.
+    def of(self, played: Played, features: Tensor, scale: float | None = None) -> Tensor:
+        """The advantages, with mean 0 over the batch, ``B x T``.
 
         Args:
             played: B episodes of T steps.
             features: of the observations, to fit with, ``B x T x F``.
+            scale: what they are multiplied with; none gives them deviation 1 over the batch, which makes
+                tasks weigh the same however much is at stake in them.
         """
         rewards = played.rewards.double()
         expected = self._fit(features.double(), discounted(rewards, self.discount))
@@ -111,8 +118,8 @@ class Advantages:
         following = torch.cat([expected[:, 1:], expected[:, -1:]], 1)
         surprise = rewards + self.discount * following - expected
         advantages = discounted(surprise, self.discount * self.smoothing)
-        spread = advantages.std(correction=0)
-        return ((advantages - advantages.mean()) / (spread + 1e-8)).float()
+        factor = 1 / (advantages.std(correction=0) + 1e-8) if scale is None else scale
+        return (factor * (advantages - advantages.mean())).float()
 
     def _fit(self, features: Tensor, returns: Tensor) -> Tensor:
         """The values of the fit at every step, ``B x T``."""

@@ -111,12 +111,14 @@ class _Clusters(VecEnv):
         self._running = np.zeros(env.num_envs)
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
 
+    def seek(self, seed: int, episode: int) -> None:
+        """Makes the next reset begin the episodes of this seed and number."""
+        self._env.seek(seed, episode)
+
     def reset(self) -> NDArray[np.float32]:
-        """The first observations of the next episodes, or of those of the seed that was set."""
+        """The first observations of the next episodes."""
         self._running[:] = 0
-        seed = self._seeds[0]
-        self._reset_seeds()
-        return self._env.reset(seed=seed)[0]
+        return self._env.reset()[0]
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Keeps the actions."""
@@ -219,7 +221,7 @@ class PPOTrainer:
         # Everything random in a round follows from its number, so a resumed run goes on as it would have.
         torch.manual_seed(derive_seed(self.seed, "round", self.done))
         np.random.seed(derive_seed(self.seed, "order", self.done) % 2**32)
-        self._clusters.seed(derive_seed(self.seed, "episodes", self.done) % 2**31)
+        self._clusters.seek(derive_seed(self.seed, "episodes"), self.done)
         self._clusters.returns.clear()
         self._ppo.lr_schedule = self._rate()
         self._ppo._last_obs = None

@@ -1,8 +1,10 @@
 """What an evaluation found, as one JSON file, and the figures that follow from it."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -190,6 +192,12 @@ class Evaluation:
         ]
 
 
+def measured_from(values: Mapping[str, Any]) -> Measured:
+    """A method from what ``asdict`` made of it, read back from JSON."""
+    training = values["training"]
+    return Measured(**{**values, "training": Training(**training) if training else None})
+
+
 def write_evaluation(folder: Path, evaluation: Evaluation) -> Path:
     """Writes the record, whole or not at all.
 
@@ -215,10 +223,7 @@ def read_evaluation(path: Path) -> Evaluation:
         values = json.loads(file.read_text(encoding="utf-8"))
         if values.pop("format") != FORMAT:
             raise ValueError("another release wrote it")
-        methods = [
-            Measured(**{**entry, "training": Training(**entry["training"]) if entry["training"] else None})
-            for entry in values.pop("methods")
-        ]
+        methods = [measured_from(entry) for entry in values.pop("methods")]
         return Evaluation(**{**values, "episodes": tuple(values["episodes"])}, methods=tuple(methods))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"the record {file} cannot be read ({error}); evaluate again") from error

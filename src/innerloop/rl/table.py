@@ -66,8 +66,8 @@ def markdown(evaluation: Evaluation) -> str:
 
 
 def written(interval: Interval) -> str:
-    """A mean and half the width of its interval."""
-    return f"{interval.mean:.2f} ± {interval.half_width:.2f}"
+    """A mean and half the width of its interval, which one value alone does not have."""
+    return f"{interval.mean:.2f}" + (f" ± {interval.half_width:.2f}" if interval.bounded else "")
 
 
 def percent(interval: Interval) -> str:

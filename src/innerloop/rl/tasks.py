@@ -1,7 +1,7 @@
 """Clusters as tasks of the core: support and query batches are episodes that their policy plays."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from torch.func import functional_call, vmap
 
 from innerloop.core.learner import VmapLearner
 from innerloop.core.params import Params
-from innerloop.core.sampler import IndexStream, SamplerState, derive_seed
+from innerloop.core.sampler import SamplerState, derive_seed
 from innerloop.core.task import Task
 from innerloop.rl.controls import Control
 from innerloop.rl.families import Members
@@ -95,15 +95,22 @@ class Collector:
             likely: Tensor = together(named, observations, actions)
         return likely
 
-    def batch(self, played: Played, log_probabilities: Tensor) -> Trajectories:
-        """Played episodes, and how likely their actions were (``B x T``), as the objective takes them."""
+    def batch(self, played: Played, log_probabilities: Tensor, judged: bool) -> Trajectories:
+        """Played episodes as the objective takes them.
+
+        Args:
+            played: B episodes of T steps.
+            log_probabilities: of their actions, ``B x T``.
+            judged: whether they judge the adapted policy: then a cluster weighs as much as is at stake in it,
+                while the steps of adaptation are equally long everywhere.
+        """
         features = self.policy.layout.split(played.observations).applications.mean(-2)
         return Trajectories(
             played.observations,
             played.actions,
             log_probabilities,
             played.rewards,
-            self.advantages.of(played, features),
+            self.advantages.of(played, features, self.reward_scale if judged else None),
             discounted(self.reward_scale * played.rewards, self.advantages.discount),
         )
 
@@ -118,6 +125,7 @@ class ClusterTask:
         collector: plays them.
         support_episodes: an inner step.
         query_episodes: to be judged on.
+        given: the batches that were played side by side with other tasks', in the order they were asked for.
     """
 
     scenario: Scenario
@@ -125,6 +133,7 @@ class ClusterTask:
     collector: Collector
     support_episodes: int
     query_episodes: int
+    given: list[Trajectories] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -140,21 +149,34 @@ class ClusterTask:
         return _gather([self], None, {name: p[None] for name, p in params.items()})[0]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Together:
-    """Several clusters whose episodes are played side by side."""
+    """Several clusters whose episodes are played side by side.
+
+    A meta-batch that is used again gives the batches it gave before, in the order they were asked for, which
+    every strategy keeps: their log-probabilities tell the loss which policy played them.
+    """
 
     tasks: Sequence[ClusterTask]
+    asked: int = 0
 
     @property
     def name(self) -> str:
         return ", ".join(task.name for task in self.tasks)
 
     def support(self, step: int, params: Params) -> Trajectories:
-        return _stacked(_gather(self.tasks, step, params))
+        return self._next(step, params)
 
     def query(self, params: Params) -> Trajectories:
-        return _stacked(_gather(self.tasks, None, params))
+        return self._next(None, params)
+
+    def _next(self, step: int | None, params: Params) -> Trajectories:
+        place, self.asked = self.asked, self.asked + 1
+        if any(len(task.given) <= place for task in self.tasks):
+            for task, batch in zip(self.tasks, _gather(self.tasks, step, params), strict=True):
+                task.given.append(batch)
+        given = [task.given[place] for task in self.tasks]
+        return Trajectories(*(torch.stack(tensors) for tensors in zip(*given, strict=True)))
 
 
 class ClusterLearner(VmapLearner):
@@ -172,61 +194,66 @@ class ClusterLearner(VmapLearner):
     def bundle(self, tasks: Sequence[Task]) -> Task:
         """The tasks, played side by side; the next excursion is theirs."""
         super().bundle(tasks)
-        return _Together([task for task in tasks if isinstance(task, ClusterTask)])
+        clusters = [task for task in tasks if isinstance(task, ClusterTask)]
+        if len(clusters) != len(tasks):
+            raise TypeError("only clusters can be played side by side")
+        return _Together(clusters)
 
 
 class ClusterSampler:
-    """Gives meta-batches of a family's training members, every one a new cluster unless they are limited.
+    """Gives meta-batches of a family's training members, each of them new clusters.
 
     Args:
         members: to draw from.
-        count: how many of them there are to train on; none for no end.
         per_step: clusters in a meta-batch.
-        seed: of the order and the episodes.
+        seed: of the episodes.
         collector: plays the episodes.
         support_episodes: an inner step.
         query_episodes: to be judged on.
+        repeats: meta-steps in a row that use a meta-batch and its episodes (ProMP; Rothfuss 2019).
     """
 
     def __init__(
         self,
         members: Members,
-        count: int | None,
         per_step: int,
         seed: int,
         collector: Collector,
         support_episodes: int,
         query_episodes: int,
+        repeats: int = 1,
     ) -> None:
         self._members, self._per_step, self._seed, self._collector = members, per_step, seed, collector
-        self._support, self._query = support_episodes, query_episodes
-        self._stream = None if count is None else IndexStream(count, derive_seed(seed, "clusters"))
-        self._drawn = 0
+        self._support, self._query, self._repeats = support_episodes, query_episodes, repeats
+        self._steps = 0
+        self._tasks: list[Task] = []
 
     def sample(self) -> list[Task]:
-        """The clusters of the next meta-batch."""
-        first, self._drawn = self._drawn, self._drawn + self._per_step
-        numbers = range(first, self._drawn) if self._stream is None else self._stream.take(self._per_step)
-        return [
-            ClusterTask(
-                self._members.scenario(number),
-                derive_seed(self._seed, "task", first + place),
-                self._collector,
-                self._support,
-                self._query,
-            )
-            for place, number in enumerate(numbers)
-        ]
+        """The clusters of the next meta-step."""
+        batch, used = divmod(self._steps, self._repeats)
+        self._steps += 1
+        if not used or not self._tasks:
+            self._tasks = [
+                self._task(number) for number in range(batch * self._per_step, (batch + 1) * self._per_step)
+            ]
+        return self._tasks
 
     def state_dict(self) -> SamplerState:
-        """How many clusters were drawn, and the position among them."""
-        return {"drawn": self._drawn, "position": 0 if self._stream is None else self._stream.position}
+        """How many meta-steps were sampled for."""
+        return {"steps": self._steps}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Takes up a saved position."""
-        self._drawn = state["drawn"]
-        if self._stream is not None:
-            self._stream.position = state["position"]
+        """Takes up a saved position. A meta-batch that was in use is played anew."""
+        self._steps, self._tasks = state["steps"], []
+
+    def _task(self, number: int) -> ClusterTask:
+        return ClusterTask(
+            self._members.scenario(number),
+            derive_seed(self._seed, "task", number),
+            self._collector,
+            self._support,
+            self._query,
+        )
 
 
 def _gather(tasks: Sequence[ClusterTask], step: int | None, params: Params) -> list[Trajectories]:
@@ -238,11 +265,7 @@ def _gather(tasks: Sequence[ClusterTask], step: int | None, params: Params) -> l
     collector = first.collector
     played = collector.play([task.scenario for task in tasks], seeds, params, episodes)
     likely = collector.log_probabilities(played, params)
-    return [collector.batch(entry, each) for entry, each in zip(played, likely, strict=True)]
-
-
-def _stacked(batches: Sequence[Trajectories]) -> Trajectories:
-    return Trajectories(*(torch.stack(tensors) for tensors in zip(*batches, strict=True)))
+    return [collector.batch(entry, each, step is None) for entry, each in zip(played, likely, strict=True)]
 
 
 def _environment_steps(batch: Trajectories) -> int:

@@ -72,6 +72,10 @@ class ClusterVectorEnv(gym.vector.VectorEnv[Observations, NDArray[Any], NDArray[
         self.begin([self.source.scenario(number) for number in numbers], [*numbers])
         return self._observe(), {}
 
+    def seek(self, seed: int, episode: int) -> None:
+        """Makes the next reset begin the episodes of this seed and number, as if played up to there."""
+        self._seed, self._episode = seed, episode - 1
+
     def begin(self, scenarios: Sequence[Scenario], numbers: Sequence[int]) -> None:
         """Begins episodes on these scenarios; the numbers tell their seeds apart."""
         self._simulation = Simulation(scenarios, [derive_seed(self._seed, number) for number in numbers])

@@ -1,0 +1,91 @@
+"""A policy trained in the simulator, used on a real control plane as it is."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from innerloop.core.errors import InputError
+from innerloop.rl.artifacts import Artifact, Training, fresh_policy, load_artifact
+from innerloop.rl.config import load_config
+from innerloop.rl.controls import ScalingControl
+from innerloop.rl.live import Step, run_on_cluster, write_course
+from innerloop.rl.observation import Layout
+from innerloop.rl.policy import ClusterPolicy
+from innerloop.rl.ppo_run import train
+from innerloop.rl.rollout import play, silence
+from innerloop.rl.simulator import Scenario
+from rl.kubernetes.scenarios import one_node
+from rl.kubernetes.world import World
+
+MakeWorld = Callable[[Scenario], World]
+
+pytestmark = pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    folder = tmp_path_factory.mktemp("policy")
+    overrides = [
+        f"trainer.default_local_dir={folder}",
+        "trainer.total_steps=3",
+        "trainer.logger=[]",
+        "ppo.clusters=8",
+        "ppo.lr=0.01",
+    ]
+    return load_artifact(train(load_config(None, None, overrides)).checkpoint)
+
+
+def test_it_does_there_what_it_does_in_the_simulator(
+    make_world: MakeWorld, trained: Artifact, tmp_path: Path
+) -> None:
+    scenario = one_node()
+    layout = Layout(2, 1)
+    policy = ClusterPolicy(trained.config.shape, layout)
+    policy.load_state_dict(trained.policy.state_dict())
+    control = ScalingControl(trained.config.policy.most)
+    played = play(policy, [scenario], [0], control, layout, silence(policy, 1, scenario.steps))
+    assert len(played.actions[0].unique()) > 1  # it does not always do the same
+
+    world = make_world(scenario)
+    told: list[Step] = []
+    course = run_on_cluster(
+        trained,
+        world.settings(),
+        world.metrics,
+        told.append,
+        clock=lambda: world.kubelet.now,
+        sleep=world.wait,
+    )
+    assert [step.reward for step in course.steps] == pytest.approx(played.rewards[0].tolist(), rel=1e-5)
+    assert tuple(told) == course.steps
+    assert course.failed == ()
+    asked = {tuple(step.deployments.values()) for step in course.steps}
+    assert len(asked) > 1  # it scaled
+    assert [world.replicas(name) for name in world.names] == [2, 1]  # and put back what it found
+    lines = write_course(tmp_path, course).read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [step.number for step in course.steps]
+
+
+def test_a_policy_that_spreads_traffic_is_refused(make_world: MakeWorld) -> None:
+    config = load_config(None, None, ["family.name=load_balancing"])
+    balancing = Artifact(fresh_policy(config), {}, config, Training("ppo", 0, 0, 0.0))
+    world = make_world(one_node())
+    with pytest.raises(InputError, match="scaling family"):
+        run_on_cluster(balancing, world.settings(), world.metrics, lambda _: None)
+
+
+def test_the_policy_is_not_changed_by_acting(make_world: MakeWorld, trained: Artifact) -> None:
+    before = {name: p.clone() for name, p in trained.policy.state_dict().items()}
+    world = make_world(one_node())
+    run_on_cluster(
+        trained,
+        world.settings(steps=2),
+        world.metrics,
+        lambda _: None,
+        clock=lambda: world.kubelet.now,
+        sleep=world.wait,
+    )
+    assert all(torch.equal(before[name], p) for name, p in trained.policy.state_dict().items())
