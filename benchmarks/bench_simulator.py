@@ -57,10 +57,10 @@ def together(work: Work) -> Run:
     """All clusters in one simulation."""
     scenario = work.scenario()
     desired = work.desired(scenario.steps)
-    start = time.perf_counter()
+    start = time.process_time()
     simulation = Simulation([scenario] * CLUSTERS, range(CLUSTERS))
     rewards = [simulation.step(now).reward for now in desired]
-    return Run((time.perf_counter() - start) / (CLUSTERS * scenario.steps), np.stack(rewards, 1))
+    return Run((time.process_time() - start) / (CLUSTERS * scenario.steps), np.stack(rewards, 1))
 
 
 def one_by_one(work: Work) -> Run:
@@ -68,11 +68,11 @@ def one_by_one(work: Work) -> Run:
     scenario = work.scenario()
     desired = work.desired(scenario.steps)
     rewards = []
-    start = time.perf_counter()
+    start = time.process_time()
     for number in range(ONE_BY_ONE):
         simulation = Simulation([scenario], [number])
         rewards.append([float(simulation.step(now[number : number + 1]).reward[0]) for now in desired])
-    return Run((time.perf_counter() - start) / (ONE_BY_ONE * scenario.steps), np.array(rewards))
+    return Run((time.process_time() - start) / (ONE_BY_ONE * scenario.steps), np.array(rewards))
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ Act = Callable[[Tensor, Tensor], Tensor]
 class Trajectories(NamedTuple):
     """Episodes of one length as tensors that tasks can be stacked along.
 
-    Args:
+    Attributes:
         observations: before each action, ``B x T x size``.
         actions: ``B x T x ...``.
         log_probabilities: of the actions under the policy that chose them, ``B x T``.
