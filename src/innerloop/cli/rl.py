@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from innerloop.cli.train import add_settings
 
 if TYPE_CHECKING:
-    from innerloop.rl.ppo_run import TrainingResult
+    from innerloop.core.trainer import TrainingResult
 
 SPLITS = ("train", "validation", "test")
 

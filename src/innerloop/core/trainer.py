@@ -85,6 +85,19 @@ class RunSettings:
 
 
 @dataclass(frozen=True)
+class TrainingResult:
+    """Where a finished run is.
+
+    Args:
+        checkpoint: the last checkpoint, an artifact.
+        metrics: the metrics file.
+    """
+
+    checkpoint: Path
+    metrics: Path
+
+
+@dataclass(frozen=True)
 class _Marker:
     """What must be taken back if a step is given up halfway."""
 

@@ -16,14 +16,13 @@ from innerloop.fewshot.learners import METHODS, Method
 from innerloop.settings.constraints import NotEmpty, OneOrMany, Range
 from innerloop.settings.kinds import (
     Count,
-    LocalPath,
     Seed,
-    Text,
 )
 from innerloop.settings.layers import Layer, Stack, read_overrides
 from innerloop.settings.library import Library
 from innerloop.settings.optim import OptimConfig
 from innerloop.settings.reader import Reader
+from innerloop.settings.run import RunConfig
 from innerloop.settings.writing import escaped, plain
 
 _LIBRARY = Library(Path(str(resources.files("innerloop.configs"))) / "fewshot", "innerloop/configs/fewshot")
@@ -61,20 +60,11 @@ class TestEpisodes:
 
 
 @dataclass(frozen=True)
-class TrainerConfig:
+class TrainerConfig(RunConfig):
     """The run: where, how long, what is written."""
 
     device: Literal["auto", "cpu", "cuda", "mps"]
-    seed: Seed
-    total_steps: Count
-    save_freq: Count | Literal[-1]
     test_freq: Count | Literal[-1]
-    project_name: Text
-    experiment_name: Text
-    logger: Annotated[tuple[Literal["console", "tensorboard", "wandb"], ...], OneOrMany()]
-    default_local_dir: LocalPath
-    resume_mode: Literal["auto", "disable"]
-    max_ckpt_to_keep: Count | None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Training of a few-shot learner from settings, put together for the core's trainer."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
@@ -11,7 +10,7 @@ from innerloop.core.devices import pick_device
 from innerloop.core.errors import InputError
 from innerloop.core.sampler import SamplerState, derive_seed
 from innerloop.core.task import Task
-from innerloop.core.trainer import MetaTrainer, RunSettings
+from innerloop.core.trainer import MetaTrainer, TrainingResult
 from innerloop.fewshot.accuracy import BLOCK, measure
 from innerloop.fewshot.artifacts import Training, build_learner, parameter_count, save_artifact
 from innerloop.fewshot.config import Config, TestEpisodes, to_dict
@@ -20,19 +19,6 @@ from innerloop.fewshot.data.load import load_splits
 from innerloop.fewshot.episodes import EpisodeShape, EpisodeStream
 from innerloop.fewshot.learners import FewShotLearner
 from innerloop.tracking import trackers_of_run
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """Where a finished run is.
-
-    Args:
-        checkpoint: the last checkpoint, an artifact.
-        metrics: the metrics file.
-    """
-
-    checkpoint: Path
-    metrics: Path
 
 
 class _Sampler:
@@ -81,7 +67,7 @@ def train(config: Config) -> TrainingResult:
     evaluate = None
     if splits.validation is not None and run.test_freq > 0:
         evaluate = _measuring(learner, splits.validation, config.test, device)
-    folder = Path(run.default_local_dir)
+    folder = run.folder
 
     def export(checkpoint: Path) -> None:
         training = Training(
@@ -95,7 +81,7 @@ def train(config: Config) -> TrainingResult:
         learner.strategy,
         _Sampler(stream, learner, device),
         config.optim.outer(config.trainer.total_steps),
-        _run_settings(config, folder),
+        run.settings("images", max(run.test_freq, 0)),
         trackers=lambda start: trackers_of_run(run, folder, run.total_steps, start, to_dict(config)),
         export=export,
         evaluate=evaluate,
@@ -119,15 +105,3 @@ def _measuring(
         }
 
     return evaluate
-
-
-def _run_settings(config: Config, folder: Path) -> RunSettings:
-    trainer = config.trainer
-    return RunSettings(
-        folder=folder,
-        save_every=max(trainer.save_freq, 0),
-        evaluate_every=max(trainer.test_freq, 0),
-        keep=-1 if trainer.max_ckpt_to_keep is None else trainer.max_ckpt_to_keep,
-        resume=trainer.resume_mode,
-        unit="images",
-    )

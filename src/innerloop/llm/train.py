@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,7 +9,7 @@ import torch
 from innerloop.core.inner_loop import InnerLoop
 from innerloop.core.losses import average_metrics, task_metrics
 from innerloop.core.monitor import adapt_and_measure
-from innerloop.core.trainer import MetaTrainer, Resume, RunSettings
+from innerloop.core.trainer import MetaTrainer, Resume, RunSettings, TrainingResult
 from innerloop.llm.algorithms import (
     build_inner_loop,
     build_learner,
@@ -29,19 +28,6 @@ from innerloop.llm.versions import library_versions
 from innerloop.tracking import trackers_of_run
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """Where a finished run is.
-
-    Args:
-        checkpoint: the last checkpoint, an artifact.
-        metrics: the metrics file.
-    """
-
-    checkpoint: Path
-    metrics: Path
 
 
 def train(config: Config) -> TrainingResult:

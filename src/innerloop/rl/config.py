@@ -15,11 +15,12 @@ from innerloop.rl.policy import PolicyShape
 from innerloop.rl.policy_gradient import Surrogate
 from innerloop.rl.ppo import PPOSettings
 from innerloop.settings.constraints import NotEmpty, OneOrMany
-from innerloop.settings.kinds import Count, Fraction, LocalPath, NonNegative, Positive, Seed, Text
+from innerloop.settings.kinds import Count, Fraction, NonNegative, Positive, Seed
 from innerloop.settings.layers import Layer, Stack, read_overrides
 from innerloop.settings.library import Library
 from innerloop.settings.optim import OptimConfig
 from innerloop.settings.reader import Reader
+from innerloop.settings.run import RunConfig
 from innerloop.settings.writing import escaped, plain
 
 _LIBRARY = Library(Path(str(resources.files("innerloop.configs"))) / "rl", "innerloop/configs/rl")
@@ -85,21 +86,6 @@ class TestConfig:
 
 
 @dataclass(frozen=True)
-class TrainerConfig:
-    """The run: where, how long, what is written."""
-
-    seed: Seed
-    total_steps: Count
-    save_freq: Count | Literal[-1]
-    project_name: Text
-    experiment_name: Text
-    logger: Annotated[tuple[Literal["console", "tensorboard", "wandb"], ...], OneOrMany()]
-    default_local_dir: LocalPath
-    resume_mode: Literal["auto", "disable"]
-    max_ckpt_to_keep: Count | None
-
-
-@dataclass(frozen=True)
 class _Common:
     """All sections but that of the family, whose defaults depend on its name."""
 
@@ -109,7 +95,7 @@ class _Common:
     meta: MetaConfig
     optim: OptimConfig
     test: TestConfig
-    trainer: TrainerConfig
+    trainer: RunConfig
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,11 @@ from innerloop.core.inner import SGD, LearningRates
 from innerloop.core.inner_loop import InnerLoop
 from innerloop.core.metagrad import Exact, FirstOrder, Implicit, Reptile, Strategy
 from innerloop.core.sampler import derive_seed
-from innerloop.core.trainer import MetaTrainer, RunSettings
+from innerloop.core.trainer import MetaTrainer, TrainingResult
 from innerloop.rl.artifacts import Training, fresh_policy, load_artifact, save_artifact
 from innerloop.rl.config import Config, MetaConfig, to_dict
 from innerloop.rl.policy import ClusterPolicy, freeze
 from innerloop.rl.policy_gradient import Advantages, PolicyLoss
-from innerloop.rl.ppo_run import TrainingResult
 from innerloop.rl.tasks import ClusterLearner, ClusterSampler, Collector
 from innerloop.rl.transfer import transferred_policy
 from innerloop.tracking import trackers_of_run
@@ -45,7 +44,7 @@ def meta_train(config: Config, source: Path | None = None) -> TrainingResult:
         meta.query_episodes,
         meta.repeats,
     )
-    folder = Path(run.default_local_dir)
+    folder = run.folder
 
     def export(checkpoint: Path) -> None:
         origin = None if source is None else str(source)
@@ -58,13 +57,7 @@ def meta_train(config: Config, source: Path | None = None) -> TrainingResult:
         strategy,
         sampler,
         config.optim.outer(run.total_steps),
-        RunSettings(
-            folder=folder,
-            save_every=max(run.save_freq, 0),
-            keep=-1 if run.max_ckpt_to_keep is None else run.max_ckpt_to_keep,
-            resume=run.resume_mode,
-            unit="environment_steps",
-        ),
+        run.settings("environment_steps"),
         trackers=lambda start: trackers_of_run(run, folder, run.total_steps, start, to_dict(config)),
         export=export,
     )

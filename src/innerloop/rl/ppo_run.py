@@ -4,7 +4,6 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from innerloop.core import params as vector
@@ -12,6 +11,7 @@ from innerloop.core.checkpoint import CheckpointFolder, RunState, optimizer_tens
 from innerloop.core.errors import InputError, Interrupted, NonFiniteError
 from innerloop.core.sampler import derive_seed
 from innerloop.core.signals import StopRequest
+from innerloop.core.trainer import TrainingResult
 from innerloop.rl.artifacts import Training, Way, fresh_policy, load_artifact, save_artifact
 from innerloop.rl.config import Config, to_dict
 from innerloop.rl.metrics import parameter_distance
@@ -19,19 +19,6 @@ from innerloop.rl.policy import ClusterPolicy, freeze
 from innerloop.rl.ppo import PPOTrainer
 from innerloop.rl.transfer import FreezingPlan, transferred_policy
 from innerloop.tracking import trackers_of_run
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """Where a finished run is.
-
-    Args:
-        checkpoint: the last checkpoint, an artifact.
-        metrics: the metrics file.
-    """
-
-    checkpoint: Path
-    metrics: Path
 
 
 def train(config: Config) -> TrainingResult:
@@ -75,10 +62,8 @@ class _Run:
             frozen,
         )
         run = config.trainer
-        self._folder = Path(run.default_local_dir)
-        self._checkpoints = CheckpointFolder(
-            self._folder, -1 if run.max_ckpt_to_keep is None else run.max_ckpt_to_keep
-        )
+        self._folder = run.folder
+        self._checkpoints = CheckpointFolder(run.folder, run.keep)
         self._start = {name: p.detach().clone() for name, p in policy.named_parameters()}
         freeze(policy, frozen(0))
         members = config.family.split("train")

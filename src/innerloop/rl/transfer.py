@@ -35,9 +35,9 @@ class FreezingPlan:
             case "fine_tuning":
                 return ()
             case "layer_wise":
-                nearest_first = sorted(set(self.settings.frozen_layers))
-                left = len(nearest_first) - done // self.settings.thaw_every
-                return named_layers(nearest_first[: max(left, 0)])
+                outermost_first = sorted(set(self.settings.frozen_layers))
+                left = len(outermost_first) - done // self.settings.thaw_every
+                return named_layers(outermost_first[: max(left, 0)])
 
 
 def transferred_policy(source: Artifact, config: Config) -> ClusterPolicy:
