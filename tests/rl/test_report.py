@@ -3,9 +3,10 @@
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 from innerloop.rl.page import html_text
-from innerloop.rl.records import HINDSIGHT, RANDOM, SCRATCH, Evaluation
+from innerloop.rl.records import HINDSIGHT, RANDOM, SCRATCH, Evaluation, read_evaluation
 from innerloop.rl.table import markdown
 from rl.made_up import META, TUNED, level, made_up, without
 
@@ -142,3 +143,11 @@ def test_one_cluster_on_which_nothing_differs() -> None:
     page = Page(html_text(evaluation))
     assert [row[0] for row in page.tables[0][1:]] == [m.name for m in evaluation.methods]
     assert "nan" not in html_text(evaluation).lower()
+
+
+def test_the_documented_table_is_that_of_the_record() -> None:
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    begin, end = "<!-- scaling table: begin -->\n", "<!-- scaling table: end -->"
+    documented = page[page.index(begin) + len(begin) : page.index(end)]
+    assert documented == markdown(read_evaluation(root / "benchmarks" / "scaling"))

@@ -60,7 +60,7 @@ def _curves(
     lines += [
         _line(
             m,
-            f"c{number % COLOURS + 1}",
+            f"c{number % COLOURS + 1}{' again' if number // COLOURS % 2 else ''}",
             list(zip(map(float, e.episodes), curve(m.name), strict=True)),
             write,
         )
@@ -86,8 +86,9 @@ def _line(
         Dot(
             x,
             interval.mean,
-            interval.low if measured.adapts and interval.bounded else None,
-            interval.high if measured.adapts and interval.bounded else None,
+            # Clusters differ far more than methods do, so bands would hide the lines; the tests are paired.
+            None,
+            None,
             f"{measured.name}, {x:g} episodes: {write(interval.mean)}",
         )
         for x, interval in points
