@@ -34,7 +34,7 @@ class PPOSettings:
         clusters: simulated side by side; a round plays one episode on each.
         lr: of Adam, falling to 0 over the run.
         epochs: over a round's steps.
-        batch_size: of a gradient step.
+        batch_size: of a gradient step; the largest number up to this is taken that divides a round's steps.
         discount: γ.
         smoothing: λ of the advantages.
         clip: of the probability ratio.
@@ -191,7 +191,7 @@ class PPOTrainer:
             self._clusters,
             learning_rate=self._rate(),
             n_steps=self.steps,
-            batch_size=min(settings.batch_size, self.steps * settings.clusters),
+            batch_size=_largest_factor(self.steps * settings.clusters, settings.batch_size),
             n_epochs=settings.epochs,
             gamma=settings.discount,
             gae_lambda=settings.smoothing,
@@ -235,6 +235,11 @@ class PPOTrainer:
         left = 1.0 if self.rounds is None else 1 - self.done / self.rounds
         rate = self.settings.lr * left
         return lambda _: rate
+
+
+def _largest_factor(steps: int, most: int) -> int:
+    """The largest batch, of ``most`` steps or less, of which a round holds a whole number."""
+    return next(size for size in range(min(most, steps), 0, -1) if steps % size == 0)
 
 
 FIGURES = ("policy_gradient_loss", "value_loss", "entropy_loss", "approx_kl", "clip_fraction")

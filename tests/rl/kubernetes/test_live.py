@@ -1,13 +1,16 @@
 """A policy trained in the simulator, used on a real control plane as it is."""
 
 import json
-from collections.abc import Callable
+import os
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from innerloop.core.errors import InputError
+from innerloop.cli.main import main
+from innerloop.core.errors import InputError, Interrupted
 from innerloop.rl.artifacts import Artifact, Training, fresh_policy, load_artifact
 from innerloop.rl.config import load_config
 from innerloop.rl.controls import ScalingControl
@@ -17,6 +20,7 @@ from innerloop.rl.policy import ClusterPolicy
 from innerloop.rl.ppo_run import train
 from innerloop.rl.rollout import play, silence
 from innerloop.rl.simulator import Scenario
+from rl.kubernetes.fake_server import Answer, FakeServer
 from rl.kubernetes.scenarios import one_node
 from rl.kubernetes.world import World
 
@@ -26,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("policy")
     overrides = [
         f"trainer.default_local_dir={folder}",
@@ -35,7 +39,21 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
         "ppo.clusters=8",
         "ppo.lr=0.01",
     ]
-    return load_artifact(train(load_config(None, None, overrides)).checkpoint)
+    return train(load_config(None, None, overrides)).checkpoint
+
+
+@pytest.fixture
+def trained(model: Path) -> Artifact:
+    return load_artifact(model)
+
+
+@pytest.fixture
+def prometheus() -> Iterator[FakeServer]:
+    """A server that knows of nothing: every query finds no series."""
+    with FakeServer() as server:
+        nothing = {"status": "success", "data": {"resultType": "vector", "result": []}}
+        server.answers["GET /api/v1/query"] = [Answer(nothing)]
+        yield server
 
 
 def test_it_does_there_what_it_does_in_the_simulator(
@@ -89,3 +107,66 @@ def test_the_policy_is_not_changed_by_acting(make_world: MakeWorld, trained: Art
         sleep=world.wait,
     )
     assert all(torch.equal(before[name], p) for name, p in trained.policy.state_dict().items())
+
+
+def test_a_stop_signal_ends_the_episode_and_puts_back_what_was_found(
+    make_world: MakeWorld, trained: Artifact
+) -> None:
+    world = make_world(one_node())
+    told: list[Step] = []
+
+    def tell(step: Step) -> None:
+        told.append(step)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        run_on_cluster(
+            trained,
+            world.settings(),
+            world.metrics,
+            tell,
+            clock=lambda: world.kubelet.now,
+            sleep=world.wait,
+        )
+    assert len(told) == 1
+    assert [world.replicas(name) for name in world.names] == [2, 1]
+
+
+def command(world: World, model: Path, folder: Path, *words: str) -> list[str]:
+    return [
+        *("rl", "run", "--model-path", str(model), "--output-dir", str(folder)),
+        *("--namespace", world.namespace, "--deployments", *world.names),
+        *("--kubeconfig", str(world.kubeconfig), "--node-selector", world.settings().node_selector),
+        *("--steps", "2", "--interval", "0.1", *words),
+    ]
+
+
+def test_the_command_scales_tells_and_keeps(
+    make_world: MakeWorld,
+    model: Path,
+    prometheus: FakeServer,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    world = make_world(one_node())
+    words = ["--prometheus", prometheus.url, "--replicas", "3", "5", "--keep"]
+    assert main(command(world, model, tmp_path, *words)) == 0
+    seen = capsys.readouterr()
+    assert [line.split("  ")[0] for line in seen.err.splitlines()] == ["step 1/2", "step 2/2"]
+    steps = [json.loads(line) for line in (tmp_path / "course.jsonl").read_text().splitlines()]
+    asked = steps[-1]["deployments"]
+    # Between the least and the most, whatever the policy wants; and left so.
+    assert all(3 <= count <= 5 for count in asked.values())
+    assert [world.replicas(name) for name in world.names] == list(asked.values())
+    assert f"course: {tmp_path / 'course.jsonl'}" in seen.out
+
+
+def test_the_command_says_what_is_missing_and_changes_nothing(
+    make_world: MakeWorld, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = make_world(one_node())
+    # The control plane has no metrics server.
+    assert main(command(world, model, tmp_path)) in (1, 2)
+    assert "metrics" in capsys.readouterr().err
+    assert [world.replicas(name) for name in world.names] == [2, 1]
+    assert not (tmp_path / "course.jsonl").exists()
