@@ -62,7 +62,7 @@ def test_settings_come_back_from_plain_containers(name: str) -> None:
     [
         (
             "family.name=scaling",
-            "family.name must be one of kubernetes_scaling, load_balancing, not 'scaling'",
+            "no family 'scaling'",
         ),
         ("family.max_pod=[4,8]", "max_pods"),
         ("family.max_pods=[8,4]", "max_pods must be [from, to], not [8, 4]"),

@@ -122,7 +122,7 @@ def test_the_vector_of_the_task_has_a_rate_of_its_own(tmp_path: Path) -> None:
 
 
 def test_what_meta_learning_refuses(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"meta\.cg_steps must be at least 0, not -1"):
+    with pytest.raises(InputError, match=r"meta\.cg_steps must be a whole number at least 0, not -1"):
         meta_train(settings(tmp_path / "a", "implicit_fomaml", 1, "meta.cg_steps=-1"))
     meta_train(settings(tmp_path / "b", "fomaml", 1))
     with pytest.raises(InputError, match="already holds step_1 of another run"):

@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from innerloop.core.errors import InputError, Interrupted, NonFiniteError
 from innerloop.core.tracking import read_metrics
 from innerloop.rl.artifacts import fresh_policy, load_artifact
 from innerloop.rl.config import Config
-from innerloop.rl.envs import ClusterVectorEnv
 from innerloop.rl.families import Alone
 from innerloop.rl.meta import meta_train
 from innerloop.rl.ppo import PPOTrainer
@@ -206,21 +205,18 @@ def test_rounds_are_episodes_of_their_own_and_follow_from_the_seed(tmp_path: Pat
 def test_every_round_plays_members_that_were_not_played_before(tmp_path: Path) -> None:
     config = settings(tmp_path)
     members = config.family.split("train")
-    trainer = PPOTrainer(fresh_policy(config), members, config.control, config.ppo, None, 0)
-    begun: list[list[str]] = []
-    real = ClusterVectorEnv.begin
+    asked: list[int] = []
 
-    def noted(self: ClusterVectorEnv, scenarios: Sequence[Scenario], numbers: Sequence[int]) -> None:
-        begun.append([scenario.name.rpartition("/")[2] for scenario in scenarios])
-        real(self, scenarios, numbers)
+    class Noting:
+        def scenario(self, number: int) -> Scenario:
+            asked.append(number)
+            return members.scenario(number)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ClusterVectorEnv, "begin", noted)
-        for _ in range(3):
-            begun.clear()
-            trainer.round()
-            first = 2 * (trainer.done - 1)
-            assert begun[0] == [str(first), str(first + 1)]
+    trainer = PPOTrainer(fresh_policy(config), Noting(), config.control, config.ppo, None, 0)
+    for done in range(3):
+        asked.clear()
+        trainer.round()
+        assert asked[:2] == [2 * done, 2 * done + 1]
 
 
 def test_it_learns_what_replicas_cost(tmp_path: Path) -> None:

@@ -129,3 +129,10 @@ def test_a_method_that_there_is_not_is_refused_with_the_list() -> None:
         InputError, match="holds no method 'maml'; it holds: fomaml, tuned <b>, scratch, static"
     ):
         made_up().method("maml")
+
+
+def test_what_adapting_gained_is_paired_by_cluster() -> None:
+    gain = made_up().figures(META).gain
+    # By cluster 7, 6 and 5.
+    assert gain.mean == pytest.approx(6.0)
+    assert gain.half_width == pytest.approx(stats.t.ppf(0.975, 2) / math.sqrt(3))

@@ -68,11 +68,11 @@ def test_the_tables_in_markdown() -> None:
     assert returns[1] == ["fomaml", "-10.00 ± 0.00", "-6.00 ± 2.48", "-4.00 ± 2.48", "10.0 %", "4.0 %"]
     assert returns[4] == ["static", "-8.00 ± 2.48", "", "", "8.0 %", ""]
     assert [row[0] for row in figures[1:]] == [META, TUNED, SCRATCH]
-    assert {len(row) for row in figures} == {11}
+    assert {len(row) for row in figures} == {12}
     assert figures[1][1:] == [
-        "4", "4.25", "20.00", "0.94", "6.00", "-", "1.00", "0.125", "1000", "60",
+        "6.00 ± 2.48", "4", "4.25", "20.00", "0.94", "6.00", "-", "1.00", "0.125", "1000", "60",
     ]  # fmt: skip
-    assert figures[3][6] == "1.0 times"
+    assert figures[3][7] == "1.0 times"
     assert [row[:2] for row in comparisons[1:]] == [[META, name] for name in names if name != META]
     assert comparisons[1][2].startswith("2.00 ±")
 
@@ -139,7 +139,7 @@ def test_one_cluster_on_which_nothing_differs() -> None:
     evaluation = small(made_up())
     returns, figures, _ = tables(markdown(evaluation))
     assert returns[1][0] == META
-    assert figures[1][1] == "-"
+    assert figures[1][2] == "-"
     page = Page(html_text(evaluation))
     assert [row[0] for row in page.tables[0][1:]] == [m.name for m in evaluation.methods]
     assert "nan" not in html_text(evaluation).lower()

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from innerloop.core.errors import InputError
 from innerloop.fewshot.backbones import BackboneName
 from innerloop.fewshot.data.load import DataConfig
 from innerloop.fewshot.learners import METHODS, Method
+from innerloop.settings.chosen import read_chosen
 from innerloop.settings.constraints import NotEmpty, OneOrMany, Range
 from innerloop.settings.kinds import (
     Count,
     Seed,
 )
-from innerloop.settings.layers import Layer, Stack, read_overrides
+from innerloop.settings.layers import Layer, read_overrides
 from innerloop.settings.library import Library
 from innerloop.settings.optim import OptimConfig
-from innerloop.settings.reader import Reader
 from innerloop.settings.run import RunConfig
 from innerloop.settings.writing import escaped, plain
 
@@ -124,26 +122,5 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def _build(layers: Sequence[Layer]) -> Config:
-    stack = Stack(_LIBRARY.defaults())
-    for layer in layers:
-        stack.push(layer)
-    values = stack.resolved()
-    method = values.pop("method", None)
-    common = Reader(stack.place, _Common).section(_Common, values)
-    kind = _method(method, stack)
-    settings = Reader(stack.place, kind).section(kind, method, "method")
-    return Config(**{key: getattr(common, key) for key in _Common.__dataclass_fields__}, method=settings)
-
-
-def _method(values: Any, stack: Stack) -> type[Method]:
-    name = values.get("name") if isinstance(values, Mapping) else None
-    if name is None:
-        raise InputError(
-            f"method.name is missing; name a packaged configuration or set it to one of {', '.join(METHODS)}"
-        )
-    if name not in METHODS:
-        nearest = difflib.get_close_matches(str(name), METHODS, n=1, cutoff=0.5)
-        meant = f"did you mean '{nearest[0]}'? " if nearest else ""
-        place = stack.place("method.name")
-        raise InputError(f"no method '{name}' ({place}); {meant}there are: {', '.join(METHODS)}")
-    return METHODS[name]
+    common, method = read_chosen([_LIBRARY.defaults(), *layers], _Common, "method", METHODS)
+    return Config(**{key: getattr(common, key) for key in _Common.__dataclass_fields__}, method=method)

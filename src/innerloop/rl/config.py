@@ -8,24 +8,22 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from innerloop.core.errors import InputError
 from innerloop.rl.controls import BalancingControl, Control, ScalingControl
 from innerloop.rl.families import FAMILIES, Family
 from innerloop.rl.policy import PolicyShape
 from innerloop.rl.policy_gradient import Surrogate
 from innerloop.rl.ppo import PPOSettings
-from innerloop.settings.constraints import NotEmpty, OneOrMany
+from innerloop.settings.chosen import read_chosen
+from innerloop.settings.constraints import NotEmpty, OneOrMany, Range
 from innerloop.settings.kinds import Count, Fraction, NonNegative, Positive, Seed
-from innerloop.settings.layers import Layer, Stack, read_overrides
+from innerloop.settings.layers import Layer, read_overrides
 from innerloop.settings.library import Library
 from innerloop.settings.optim import OptimConfig
-from innerloop.settings.reader import Reader
 from innerloop.settings.run import RunConfig
 from innerloop.settings.writing import escaped, plain
 
 _LIBRARY = Library(Path(str(resources.files("innerloop.configs"))) / "rl", "innerloop/configs/rl")
 
-Whole = Annotated[int, NonNegative]
 TransferKind = Literal["feature_extraction", "fine_tuning", "layer_wise"]
 MetaAlgorithm = Literal["maml", "fomaml", "implicit_fomaml", "reptile"]
 
@@ -66,7 +64,7 @@ class MetaConfig:
     repeats: Count
     clip: Positive | None
     proximal: Positive
-    cg_steps: int
+    cg_steps: Annotated[int, Range(at_least=0)]
     value_weight: NonNegative
     entropy_weight: NonNegative
     discount: Fraction
@@ -158,16 +156,5 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def _build(layers: Sequence[Layer]) -> Config:
-    stack = Stack(_LIBRARY.defaults())
-    for layer in layers:
-        stack.push(layer)
-    values = stack.resolved()
-    family = values.pop("family", {})
-    common = Reader(stack.place, _Common).section(_Common, values)
-    name = family.get("name")
-    if name not in FAMILIES:
-        place = stack.place("family.name")
-        raise InputError(f"family.name must be one of {', '.join(FAMILIES)}, not {name!r} ({place})")
-    kind = FAMILIES[name]
-    settings = Reader(stack.place, kind).section(kind, family, "family")
-    return Config(**{key: getattr(common, key) for key in _Common.__dataclass_fields__}, family=settings)
+    common, family = read_chosen([_LIBRARY.defaults(), *layers], _Common, "family", FAMILIES)
+    return Config(**{key: getattr(common, key) for key in _Common.__dataclass_fields__}, family=family)

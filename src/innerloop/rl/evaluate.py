@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.func import functional_call, vmap
 
 from innerloop.core.errors import InputError
 from innerloop.core.params import Params
@@ -33,7 +31,7 @@ from innerloop.rl.families import Split
 from innerloop.rl.kept import KeptMeasurements
 from innerloop.rl.metrics import parameter_distance
 from innerloop.rl.records import HINDSIGHT, RANDOM, SCRATCH, Evaluation, Measured, write_evaluation
-from innerloop.rl.rollout import play, silence
+from innerloop.rl.rollout import acting_for_each, play, silence
 from innerloop.rl.simulator.engine import Simulation
 from innerloop.rl.simulator.scenario import Scenario
 from innerloop.rl.simulator.snapshot import Array
@@ -187,16 +185,9 @@ def _measure(
 def judge(artifact: Artifact, params: Params, trials: Sequence[Trial]) -> tuple[Array, Array]:
     """Mean returns and shares of violations of T policies, each on its cluster by its likeliest actions."""
     policy, each = artifact.policy, len(trials[0].episode_seeds)
-
-    def act(observations: Tensor, noise: Tensor) -> Tensor:
-        together = vmap(lambda p, o, n: functional_call(policy, p, (o, n)))
-        shaped = [t.reshape(len(trials), each, *t.shape[1:]) for t in (observations, noise)]
-        actions: Tensor = together(params, *shaped).flatten(0, 1)
-        return actions
-
     with torch.no_grad():
         played = play(
-            act,
+            acting_for_each(policy, params, len(trials)),
             [trial.scenario for trial in trials for _ in range(each)],
             [seed for trial in trials for seed in trial.episode_seeds],
             artifact.config.control,

@@ -84,8 +84,6 @@ def build_strategy(meta: MetaConfig, policy: ClusterPolicy) -> Strategy:
         case "reptile":
             return Reptile(inner)
         case "implicit_fomaml":
-            if meta.cg_steps < 0:
-                raise InputError(f"meta.cg_steps must be at least 0, not {meta.cg_steps}")
             return Implicit(inner, meta.cg_steps)
 
 

@@ -16,7 +16,7 @@ from torch.func import functional_call
 from innerloop.core.params import Params
 from innerloop.core.sampler import SamplerState, derive_seed
 from innerloop.core.task import Task
-from innerloop.rl.policy_gradient import Advantages
+from innerloop.rl.policy_gradient import Advantages, log_probabilities
 from innerloop.rl.rollout import Played, Trajectories
 
 REACH = 0.5
@@ -118,12 +118,8 @@ class NavigationTask:
 
     def _batch(self, place: str, params: Params) -> Trajectories:
         played = self.play(place, params)
-        # The policy of the moment played, so its own log-probabilities are those of the moves.
-        held = {name: p.detach().clone() for name, p in self.policy.named_parameters()}
         with torch.no_grad():
-            self.policy.load_state_dict({**held, **params})
-            likely = self.policy.log_probability(played.observations, played.actions)
-            self.policy.load_state_dict(held)
+            likely = log_probabilities(self.policy, params, played.observations, played.actions)
         return Trajectories(
             played.observations,
             played.actions,

@@ -161,6 +161,15 @@ class ClusterPolicy(nn.Module):
             return (self.layout.applications, self.shape.choices)
         return (self.layout.regions, self.layout.nodes)
 
+    def noise(self, leading: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
+        """What actions are drawn with, ``leading x noise_shape``; none takes PyTorch's own generator."""
+        shape = (*leading, *self.noise_shape())
+        if self.shape.kind == "balancing":
+            return torch.randn(shape, generator=generator)
+        # Gumbel's: the arg max of logits plus it is a draw from their softmax.
+        uniform = torch.rand(shape, generator=generator).clamp(1e-9, 1 - 1e-7)
+        return -torch.log(-torch.log(uniform))
+
     def forward(self, observations: Tensor, noise: Tensor) -> Tensor:
         """Actions drawn with given noise: Gumbel's for choices, normal for scores; zeros give the likeliest.
 

@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from scipy.signal import lfilter
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional
 
+from innerloop.core.params import Params
 from innerloop.rl.rollout import Played, Trajectories
 
 Surrogate = Literal["likelihood_ratio", "dice"]
@@ -130,6 +132,25 @@ class Advantages:
         gram = flat.T @ flat + self.ridge * torch.eye(flat.shape[1], dtype=flat.dtype)
         fitted: Tensor = flat @ torch.linalg.solve(gram, flat.T @ target)
         return fitted.reshape(count, steps)
+
+
+def log_probabilities(policy: nn.Module, params: Params, observations: Tensor, actions: Tensor) -> Tensor:
+    """Of actions under a policy with parameters of its own, ``B x T``."""
+    host = _LogProbability(policy)
+    lent = {f"policy.{name}": p for name, p in params.items()}
+    likely: Tensor = functional_call(host, lent, (observations, actions))
+    return likely
+
+
+class _LogProbability(nn.Module):
+    """A policy whose call gives log-probabilities, since PyTorch lends parameters to calls alone."""
+
+    def __init__(self, policy: nn.Module) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
+        return self.policy.log_probability(observations, actions)  # type: ignore[operator,no-any-return]
 
 
 def discounted(rewards: Tensor, discount: float) -> Tensor:

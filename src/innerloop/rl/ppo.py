@@ -81,14 +81,8 @@ class _Policy(ActorCriticPolicy):
         return actions, self.net.value(obs).unsqueeze(-1), self.net.log_probability(obs, actions)
 
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
-        shape = (len(observation), *self.net.noise_shape())
-        if deterministic:
-            noise = torch.zeros(shape)
-        elif self.net.shape.kind == "scaling":
-            noise = -torch.log(-torch.log(torch.rand(shape).clamp(1e-9, 1 - 1e-7)))
-        else:
-            noise = torch.randn(shape)
-        actions: Tensor = self.net(observation, noise)
+        noise = self.net.noise((len(observation),))
+        actions: Tensor = self.net(observation, torch.zeros_like(noise) if deterministic else noise)
         return actions
 
     def evaluate_actions(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -71,6 +71,7 @@ class Figures:
     """What follows for one policy that adapts.
 
     Args:
+        gain: by which adaptation raised the return, paired by cluster.
         speed: of adaptation, of the mean curve.
         transfer: against training from scratch on the cluster.
         accuracy: between random (0) and the best fixed number in hindsight (1), at the end; none for families
@@ -79,6 +80,7 @@ class Figures:
             does.
     """
 
+    gain: Interval
     speed: AdaptationSpeed
     transfer: TransferMetric
     accuracy: float | None
@@ -163,7 +165,10 @@ class Evaluation:
         if HINDSIGHT in self.names:
             random, best = (self.curve(other)[-1].mean for other in (RANDOM, HINDSIGHT))
             accuracy = adaptation_accuracy(curve[-1], random, best) if best > random else None
+        measured = self.method(name)
+        gained = measured.by_cluster(len(self.episodes) - 1) - measured.by_cluster(0)
         return Figures(
+            mean_interval(gained.tolist()),
             adaptation_speed(self.episodes, curve),
             transfer_metric(self.episodes, curve, scratch),
             accuracy,

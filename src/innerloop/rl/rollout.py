@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.func import functional_call, vmap
 
+from innerloop.core.params import Params
 from innerloop.core.sampler import derive_seed
 from innerloop.rl.controls import Control
 from innerloop.rl.observation import Layout
@@ -104,15 +106,22 @@ def play(
     )
 
 
+def acting_for_each(policy: ClusterPolicy, params: Params, tasks: int) -> Act:
+    """A policy with parameters for each of T tasks, ``T x ...``; a batch holds each task's rows in turn."""
+
+    def act(observations: Tensor, noise: Tensor) -> Tensor:
+        together = vmap(lambda p, o, n: functional_call(policy, p, (o, n)))
+        shaped = [t.reshape(tasks, -1, *t.shape[1:]) for t in (observations, noise)]
+        actions: Tensor = together(params, *shaped).flatten(0, 1)
+        return actions
+
+    return act
+
+
 def draw_noise(policy: ClusterPolicy, episodes: int, steps: int, seed: int) -> Tensor:
     """The noise of so many episodes, ``B x T x noise_shape``, a pure function of the seed."""
     generator = torch.Generator().manual_seed(derive_seed(seed, "noise"))
-    shape = (episodes, steps, *policy.noise_shape())
-    if policy.shape.kind == "balancing":
-        return torch.randn(shape, generator=generator)
-    # Gumbel's: the arg max of logits plus it is a draw from their softmax.
-    uniform = torch.rand(shape, generator=generator).clamp(1e-9, 1 - 1e-7)
-    return -torch.log(-torch.log(uniform))
+    return policy.noise((episodes, steps), generator)
 
 
 def silence(policy: ClusterPolicy, episodes: int, steps: int) -> Tensor:

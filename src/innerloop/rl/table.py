@@ -28,9 +28,10 @@ def markdown(evaluation: Evaluation) -> str:
         lines.append(f"| {measured.name} | {' | '.join(cells)} | {before} | {after} |")
     lines += [
         "",
-        "| method | episodes to 90 % of its gain | gain on the way | jumpstart | area ratio | final gain "
-        "| scratch needs | adaptation accuracy | parameter distance | environment steps | seconds |",
-        "|" + " --- |" * 11,
+        "| method | gained | episodes to 90 % of its gain | gain on the way | jumpstart | area ratio "
+        "| final gain | scratch needs | adaptation accuracy | parameter distance | environment steps "
+        "| seconds |",
+        "|" + " --- |" * 12,
     ]
     for measured in e.methods:
         if measured.training is None:
@@ -38,6 +39,7 @@ def markdown(evaluation: Evaluation) -> str:
         found = e.figures(measured.name)
         cells = [
             measured.name,
+            written(found.gain),
             _or_dash(found.speed.episodes, "d"),
             f"{found.speed.area:.2f}",
             f"{found.transfer.jumpstart:.2f}",

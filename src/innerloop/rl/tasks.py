@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch import Tensor
+from torch.func import vmap
 
 from innerloop.core.learner import VmapLearner
 from innerloop.core.params import Params
@@ -14,20 +14,9 @@ from innerloop.core.task import Task
 from innerloop.rl.controls import Control
 from innerloop.rl.families import Members
 from innerloop.rl.policy import ClusterPolicy
-from innerloop.rl.policy_gradient import Advantages, PolicyLoss, discounted
-from innerloop.rl.rollout import Played, Trajectories, draw_noise, play
+from innerloop.rl.policy_gradient import Advantages, PolicyLoss, discounted, log_probabilities
+from innerloop.rl.rollout import Played, Trajectories, acting_for_each, draw_noise, play
 from innerloop.rl.simulator.scenario import Scenario
-
-
-class _LogProbability(nn.Module):
-    """A policy whose call gives log-probabilities, since PyTorch lends parameters to calls alone."""
-
-    def __init__(self, policy: ClusterPolicy) -> None:
-        super().__init__()
-        self.policy = policy
-
-    def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
-        return self.policy.log_probability(observations, actions)
 
 
 @dataclass(frozen=True)
@@ -59,15 +48,8 @@ class Collector:
         """
         steps, layout = scenarios[0].steps, self.policy.layout
         noise = torch.cat([draw_noise(self.policy, episodes, steps, seed) for seed in seeds])
-
-        def act(observations: Tensor, noise: Tensor) -> Tensor:
-            together = vmap(lambda p, o, n: functional_call(self.policy, p, (o, n)))
-            shaped = [t.reshape(len(scenarios), episodes, *t.shape[1:]) for t in (observations, noise)]
-            actions: Tensor = together(params, *shaped).flatten(0, 1)
-            return actions
-
         everything = play(
-            act,
+            acting_for_each(self.policy, params, len(scenarios)),
             [scenario for scenario in scenarios for _ in range(episodes)],
             [derive_seed(seed, number) for seed in seeds for number in range(episodes)],
             self.control,
@@ -86,13 +68,11 @@ class Collector:
 
     def log_probabilities(self, played: Sequence[Played], params: Params) -> Tensor:
         """Of the actions of T tasks under their parameters, tasks by episodes by steps."""
-        named = {f"policy.{name}": p for name, p in params.items()}
-        host = _LogProbability(self.policy)
         with torch.no_grad():
-            together = vmap(lambda p, o, a: functional_call(host, p, (o, a)))
+            together = vmap(lambda p, o, a: log_probabilities(self.policy, p, o, a))
             observations = torch.stack([entry.observations for entry in played])
             actions = torch.stack([entry.actions for entry in played])
-            likely: Tensor = together(named, observations, actions)
+            likely: Tensor = together(params, observations, actions)
         return likely
 
     def batch(self, played: Played, log_probabilities: Tensor, judged: bool) -> Trajectories:

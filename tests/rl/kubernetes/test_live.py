@@ -48,6 +48,15 @@ def trained(model: Path) -> Artifact:
 
 
 @pytest.fixture
+def restless(trained: Artifact) -> Artifact:
+    """The trained policy, its last layer so large that what it does hangs on what it sees."""
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(1)
+        torch.nn.init.normal_(trained.policy.actor[-1].weight, std=3.0)
+    return trained
+
+
+@pytest.fixture
 def prometheus() -> Iterator[FakeServer]:
     """A server that knows of nothing: every query finds no series."""
     with FakeServer() as server:
@@ -56,20 +65,22 @@ def prometheus() -> Iterator[FakeServer]:
         yield server
 
 
+@pytest.mark.parametrize("which", ["trained", "restless"])
 def test_it_does_there_what_it_does_in_the_simulator(
-    make_world: MakeWorld, trained: Artifact, tmp_path: Path
+    make_world: MakeWorld, request: pytest.FixtureRequest, which: str, tmp_path: Path
 ) -> None:
+    artifact: Artifact = request.getfixturevalue(which)
     scenario = one_node()
     layout = Layout(2, 1)
-    policy = ClusterPolicy(trained.config.shape, layout)
-    policy.load_state_dict(trained.policy.state_dict())
-    control = ScalingControl(trained.config.policy.most)
+    policy = ClusterPolicy(artifact.config.shape, layout)
+    policy.load_state_dict(artifact.policy.state_dict())
+    control = ScalingControl(artifact.config.policy.most)
     played = play(policy, [scenario], [0], control, layout, silence(policy, 1, scenario.steps))
 
     world = make_world(scenario)
     told: list[Step] = []
     course = run_on_cluster(
-        trained,
+        artifact,
         world.settings(),
         world.metrics,
         told.append,
@@ -81,6 +92,8 @@ def test_it_does_there_what_it_does_in_the_simulator(
     assert course.failed == ()
     asked = {tuple(step.deployments.values()) for step in course.steps}
     assert asked != {(2, 1)}  # it scaled
+    if which == "restless":
+        assert len(asked) > 2
     assert [world.replicas(name) for name in world.names] == [2, 1]  # and put back what it found
     lines = write_course(tmp_path, course).read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [step.number for step in course.steps]

@@ -1,6 +1,5 @@
 """Many clusters at once as one Gymnasium vector environment."""
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import gymnasium as gym
@@ -69,17 +68,16 @@ class ClusterVectorEnv(gym.vector.VectorEnv[Observations, NDArray[Any], NDArray[
             self._seed, self._episode = seed, -1
         self._episode += 1
         numbers = range(self._episode * self.num_envs, (self._episode + 1) * self.num_envs)
-        self.begin([self.source.scenario(number) for number in numbers], [*numbers])
+        self._simulation = Simulation(
+            [self.source.scenario(number) for number in numbers],
+            [derive_seed(self._seed, number) for number in numbers],
+        )
+        self._before = None
         return self._observe(), {}
 
     def seek(self, seed: int, episode: int) -> None:
         """Makes the next reset begin the episodes of this seed and number, as if played up to there."""
         self._seed, self._episode = seed, episode - 1
-
-    def begin(self, scenarios: Sequence[Scenario], numbers: Sequence[int]) -> None:
-        """Begins episodes on these scenarios; the numbers tell their seeds apart."""
-        self._simulation = Simulation(scenarios, [derive_seed(self._seed, number) for number in numbers])
-        self._before = None
 
     def step(
         self, actions: NDArray[Any]
