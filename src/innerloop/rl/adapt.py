@@ -88,7 +88,7 @@ def _by_ppo(
 ) -> Mapping[int, Params]:
     config, policy = artifact.config, artifact.policy
     start = vector.cloned(policy.state_dict())
-    settings = replace(config.ppo, clusters=1, lr=rate)
+    settings = replace(config.ppo, clusters=1, lr=rate, told=False)
     transferred = artifact.training.way == "transfer"
     frozen = FreezingPlan(config.transfer).frozen if transferred else lambda _: ()
     found: dict[int, list[Params]] = {count: [] for count in episodes}

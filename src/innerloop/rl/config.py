@@ -8,7 +8,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from innerloop.core.errors import InputError
 from innerloop.rl.controls import BalancingControl, Control, ScalingControl
+from innerloop.rl.facts import FACTS
 from innerloop.rl.families import FAMILIES, Family
 from innerloop.rl.policy import PolicyShape
 from innerloop.rl.policy_gradient import Surrogate
@@ -157,4 +159,9 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def _build(layers: Sequence[Layer]) -> Config:
     common, family = read_chosen([_LIBRARY.defaults(), *layers], _Common, "family", FAMILIES)
+    if common.ppo.told and common.policy.task_width < FACTS:
+        raise InputError(
+            f"policy.task_width is {common.policy.task_width}; with ppo.told it must be {FACTS} or more, "
+            "a coordinate for each fact"
+        )
     return Config(**{key: getattr(common, key) for key in _Common.__dataclass_fields__}, family=family)

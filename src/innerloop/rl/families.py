@@ -26,6 +26,9 @@ Numbers = tuple[Count, Count]
 ABOVE_ZERO = ("round_trip", "latency_threshold")
 """Fields whose zero the observation could not tell from what is not there."""
 
+LEAST_WEIGHT = 1e-9
+"""What a weight of 0 counts as in its logarithm."""
+
 Split = Literal["train", "validation", "test"]
 Kind = Literal["scaling", "balancing"]
 
@@ -152,7 +155,7 @@ class Members:
             return float(generator.uniform(*span))
 
         def logarithmic(span: Span) -> float:
-            return float(np.exp(generator.uniform(*np.log(np.maximum(span, 1e-9)))))
+            return float(np.exp(generator.uniform(*np.log(np.maximum(span, LEAST_WEIGHT)))))
 
         def count(span: Numbers) -> int:
             return int(generator.integers(span[0], span[1] + 1))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from innerloop.core.errors import InputError
 from innerloop.rl.families import Kind
@@ -82,16 +83,20 @@ class ClusterPolicy(nn.Module):
         """An observation's parts and their encodings; the context is the encoding of what is common.
 
         Args:
-            observations: ``... x size``.
+            observations: ``... x size``, or longer by facts of the cluster, each moving a coordinate of the
+                task's vector.
         """
-        parts = self.layout.split(observations)
+        parts, task = self.layout.split(observations), self.task[:]
+        facts = observations[..., self.layout.size :]
+        if facts.shape[-1]:
+            task = task + functional.pad(facts, (0, len(task) - facts.shape[-1]))
         applications = self.application_encoder(parts.applications)
         nodes = self.node_encoder(parts.nodes)
         pooled = [
             _mean(applications, parts.applications[..., 0]),
             _mean(nodes, parts.nodes[..., 0]),
             parts.common,
-            self.task.expand(*parts.common.shape[:-1], -1),
+            task.expand(*parts.common.shape[:-1], -1),
         ]
         context = self.context(torch.cat(pooled, dim=-1))
         return parts, Parts(applications, nodes, parts.regions, parts.ways, context)

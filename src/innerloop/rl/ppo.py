@@ -21,7 +21,9 @@ from torch import Tensor
 
 from innerloop.core.sampler import derive_seed
 from innerloop.rl.controls import Control
-from innerloop.rl.envs.vector import ClusterVectorEnv, ScenarioSource
+from innerloop.rl.envs.vector import ClusterVectorEnv, ScenarioSource, observation_space
+from innerloop.rl.facts import FACTS, facts_of
+from innerloop.rl.families import Family, Members
 from innerloop.rl.policy import ClusterPolicy
 from innerloop.settings.kinds import Count, Fraction, NonNegative, Positive
 
@@ -41,6 +43,8 @@ class PPOSettings:
         entropy: weight of the entropy bonus.
         value: weight of the critic's loss.
         reward_scale: what rewards are multiplied with for the critic's sake.
+        told: whether the policy is told what observations do not show (:mod:`innerloop.rl.facts`). It acts
+            as on an average member where it is not.
     """
 
     clusters: Count = 64
@@ -53,6 +57,7 @@ class PPOSettings:
     entropy: NonNegative = 0.005
     value: NonNegative = 0.5
     reward_scale: Positive = 0.1
+    told: bool = False
 
 
 class _Policy(ActorCriticPolicy):
@@ -98,12 +103,15 @@ class _Policy(ActorCriticPolicy):
 class _Clusters(VecEnv):
     """Our vector environment behind the interface of Stable-Baselines3, which resets at once."""
 
-    def __init__(self, env: ClusterVectorEnv, reward_scale: float) -> None:
-        self._env, self._scale = env, reward_scale
+    def __init__(self, env: ClusterVectorEnv, reward_scale: float, family: Family | None) -> None:
+        self._env, self._scale, self._family = env, reward_scale, family
+        self._facts = np.zeros((env.num_envs, 0), np.float32)
         self._actions: NDArray[Any] = np.zeros(0)
         self.returns: list[float] = []
         self._running = np.zeros(env.num_envs)
-        super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
+        told = 0 if family is None else FACTS
+        seen = observation_space(env.layout, told)
+        super().__init__(env.num_envs, seen, env.single_action_space)
 
     def seek(self, seed: int, episode: int) -> None:
         """Makes the next reset begin the episodes of this seed and number."""
@@ -112,7 +120,11 @@ class _Clusters(VecEnv):
     def reset(self) -> NDArray[np.float32]:
         """The first observations of the next episodes."""
         self._running[:] = 0
-        return self._env.reset()[0]
+        seen, _ = self._env.reset()
+        if self._family is not None:
+            scenarios = self._env.simulation.scenarios
+            self._facts = np.array([facts_of(s, self._family) for s in scenarios], np.float32)
+        return self._with_facts(seen)
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Keeps the actions."""
@@ -125,11 +137,15 @@ class _Clusters(VecEnv):
         seen, rewards, _, over, _ = self._env.step(self._actions)
         self._running += rewards
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        seen = self._with_facts(seen)
         if over.all():
             infos = [{"terminal_observation": last, "TimeLimit.truncated": True} for last in seen]
             self.returns += self._running.tolist()
             seen = self.reset()
         return seen, (self._scale * rewards).astype(np.float32), over, infos
+
+    def _with_facts(self, seen: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.concatenate([seen, self._facts], axis=1)
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -178,7 +194,7 @@ class PPOTrainer:
         self.policy, self.settings, self.rounds, self.seed = policy, settings, rounds, seed
         self.done = 0
         env = ClusterVectorEnv(source, control, policy.layout, settings.clusters)
-        self._clusters = _Clusters(env, settings.reward_scale)
+        self._clusters = _Clusters(env, settings.reward_scale, _family(source) if settings.told else None)
         self.steps = source.scenario(0).steps
         self._ppo = PPO(
             _Policy,
@@ -229,6 +245,13 @@ class PPOTrainer:
         left = 1.0 if self.rounds is None else 1 - self.done / self.rounds
         rate = self.settings.lr * left
         return lambda _: rate
+
+
+def _family(source: ScenarioSource) -> Family:
+    """Whose members the source gives, for the places of their facts."""
+    if not isinstance(source, Members):
+        raise TypeError(f"{type(source).__name__} gives no members of a family, to tell facts of")
+    return source.family
 
 
 def _largest_factor(steps: int, most: int) -> int:

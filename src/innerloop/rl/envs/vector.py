@@ -97,9 +97,9 @@ class ClusterVectorEnv(gym.vector.VectorEnv[Observations, NDArray[Any], NDArray[
         return self.layout.observe(self.simulation.snapshot(), self._before)
 
 
-def observation_space(layout: Layout) -> spaces.Box:
-    """The observations of one cluster."""
-    return spaces.Box(-HIGHEST, HIGHEST, (layout.size,), np.float32)
+def observation_space(layout: Layout, facts: int = 0) -> spaces.Box:
+    """The observations of one cluster, with so many facts behind them."""
+    return spaces.Box(-HIGHEST, HIGHEST, (layout.size + facts,), np.float32)
 
 
 def info_of(outcome: Outcome) -> dict[str, Any]:
