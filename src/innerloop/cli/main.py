@@ -29,6 +29,8 @@ GROUPS = (
     "sweep",
     "fewshot",
     "rl",
+    "serve",
+    "worker",
 )
 
 EXIT_INPUT_ERROR = 2

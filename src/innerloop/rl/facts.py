@@ -10,7 +10,7 @@ from innerloop.rl.families import LEAST_WEIGHT, Family, Span
 from innerloop.rl.simulator.scenario import Scenario
 
 FACTS = 4
-"""How many there are: the weight of latency, that of a replica, the start-up delay, the allowed latency."""
+"""How many there are: the weight of latency, that of a replica, the start-up delay, the saturation."""
 
 
 def facts_of(scenario: Scenario, family: Family) -> tuple[float, ...]:
@@ -25,7 +25,7 @@ def facts_of(scenario: Scenario, family: Family) -> tuple[float, ...]:
         _place(math.log(max(weights.latency, LEAST_WEIGHT)), _logarithmic(family.latency_weight)),
         _place(math.log(max(weights.replica, LEAST_WEIGHT)), _logarithmic(family.replica_weight)),
         _place(startup, family.startup),
-        _place(scenario.threshold, family.latency_threshold),
+        _place(float(scenario.curve.threshold), family.saturation),
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from innerloop.core.errors import InputError
 from innerloop.core.sampler import derive_seed
 from innerloop.rl.observation import Layout
+from innerloop.rl.simulator.latency import LatencyCurve
 from innerloop.rl.simulator.load import Load, Pattern
 from innerloop.rl.simulator.scenario import Application, Failures, Node, RewardWeights, Scenario
 from innerloop.settings.kinds import Count, NonNegative, Positive, Seed
@@ -55,6 +56,7 @@ class Family:
         amplitude: see :class:`Load`; of ``diurnal`` it is at most 1.
         period: seconds.
         round_trip: seconds between a region and a node.
+        saturation: the load of a pod from which on its requests are slowed down.
         latency_threshold: seconds of latency that the objective allows.
         latency_weight: of the reward; even in the logarithm.
         replica_weight: of the reward; even in the logarithm.
@@ -83,9 +85,10 @@ class Family:
     amplitude: Span = (0.3, 1.0)
     period: Span = (200.0, 600.0)
     round_trip: Span = (0.005, 0.03)
+    saturation: Span = (0.4, 0.9)
     latency_threshold: Span = (0.1, 0.4)
-    latency_weight: Span = (0.5, 4.0)
-    replica_weight: Span = (0.03, 0.3)
+    latency_weight: Span = (0.3, 10.0)
+    replica_weight: Span = (0.02, 0.4)
     variance_weight: Span = (0.1, 0.1)
     misfit_weight: Span = (2.0, 2.0)
     node_failures: Span = (0.0, 0.0)
@@ -176,6 +179,7 @@ class Members:
                 misfit=between(f.misfit_weight),
             ),
             threshold=between(f.latency_threshold),
+            curve=LatencyCurve(threshold=between(f.saturation)),
             failures=Failures(node_rate=between(f.node_failures), pod_rate=between(f.pod_failures)),
             steps=f.steps,
             interval=f.interval,
@@ -201,7 +205,9 @@ class LoadBalancing(Family):
     demand: Span = (0.4, 0.7)
     amplitude: Span = (0.0, 0.4)
     round_trip: Span = (0.005, 0.1)
+    saturation: Span = (0.7, 0.7)
     latency_threshold: Span = (0.1, 0.4)
+    latency_weight: Span = (0.5, 4.0)
     replica_weight: Span = (0.1, 0.1)
 
     @property

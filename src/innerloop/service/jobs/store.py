@@ -61,13 +61,14 @@ class Report:
     Args:
         step: steps done, if there is news.
         metrics: values; those of a step and name that are there already are left as they are.
-        lines: of the log.
+        lines: of the log; those whose number is there already are left as they are, so a report that is sent
+            again, since nobody knows whether it arrived, doubles nothing.
         wandb_run_id: once there is one.
     """
 
     step: int | None = None
     metrics: Sequence[MetricValue] = ()
-    lines: Sequence[str] = ()
+    lines: Sequence[LogLine] = ()
     wandb_run_id: str | None = None
 
 

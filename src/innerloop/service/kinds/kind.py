@@ -1,21 +1,25 @@
 """What every kind of job says of itself: the request that makes one, how it runs, what it gives.
 
 A new kind is one module that makes a :class:`JobKind`, and a place in the list of
-``innerloop.service.kinds``. The part that runs is named, not imported: it needs libraries that only the process of a job shall load.
+``innerloop.service.kinds``. The part that runs is named, not imported: it needs libraries that only the
+process of a job shall load.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Generic, Protocol, TypeVar
+from typing import Annotated, Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from innerloop.service.jobs.job import Kind, Settings
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
-Text = Annotated[str, StringConstraints(max_length=4000)]
+NO_NUL = r"^[^\x00]*$"
+"""PostgreSQL keeps no text with a NUL in it."""
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True, pattern=NO_NUL)]
+Text = Annotated[str, StringConstraints(max_length=4000, pattern=NO_NUL)]
 
 
 class Strict(BaseModel):
@@ -34,6 +38,9 @@ class JobRequest(Strict):
 class Results(Strict):
     """What came of a job that completed."""
 
+
+RUN_GROUPS = ("meta", "train")
+"""What the core's trainer puts before the names of what it measures of a whole step."""
 
 S = TypeVar("S", bound=JobRequest)
 R = TypeVar("R", bound=Results)
@@ -114,6 +121,8 @@ class JobKind(Generic[S, R]):
         sources: jobs that it starts from, by the request's field: identifier and kinds allowed.
         prefix: what its metrics' names begin with, for example ``maml``.
         example: a body that the documentation shows and the tests submit.
+        left_out: beginnings of names of the run's metrics that are not the job's: series that would be new at
+            every step.
     """
 
     kind: Kind
@@ -126,6 +135,18 @@ class JobKind(Generic[S, R]):
     sources: Callable[[S], Mapping[str, "Source"]]
     prefix: Callable[[S], str]
     example: Mapping[str, object]
+    left_out: tuple[str, ...] = ()
+
+    def metric_name(self, request: S, name: str) -> str | None:
+        """What a metric of the run is called among the job's; none where it is not one of them.
+
+        ``meta/loss`` of the core's trainer becomes ``maml/loss`` in a job whose prefix is ``maml``.
+        """
+        if name.startswith(self.left_out):
+            return None
+        prefix = self.prefix(request)
+        own = next((group for group in (prefix, *RUN_GROUPS) if name.startswith(f"{group}/")), None)
+        return f"{prefix}/{name if own is None else name.removeprefix(f'{own}/')}"
 
     def load(self) -> Run[S, R]:
         """The function that runs it, its libraries imported."""
@@ -147,3 +168,7 @@ class Source:
     identifier: str
     kinds: tuple[Kind, ...]
     model: bool = True
+
+
+AnyKind = JobKind[Any, Any]
+"""A kind where it does not matter which."""

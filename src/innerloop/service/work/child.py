@@ -1,0 +1,74 @@
+"""The process of one job: ``python -m innerloop.service.work.child FOLDER --lease SECONDS``.
+
+It knows nothing of the store. It reads its order, works in its folder, and leaves an outcome there: completed
+with results, or failed with one line. An exit without an outcome is a crash, except with status 130, which
+says that it was asked to stop and can go on.
+"""
+
+import argparse
+import logging
+import sys
+import traceback
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from innerloop.core.errors import InnerloopError, Interrupted
+from innerloop.service.jobs.states import State
+from innerloop.service.jobs.store import Outcome
+from innerloop.service.kinds import KINDS
+from innerloop.service.work import lifeline
+from innerloop.service.work.folder import JobFolder
+
+INTERRUPTED = 130
+LONGEST_ERROR = 2000
+"""Letters of an error that are kept; all of it is in the log."""
+
+
+def main(arguments: list[str]) -> int:
+    """Does the job; gives the exit status."""
+    parser = argparse.ArgumentParser(description="Runs the job of a folder; started by a worker.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--lease", type=float, required=True, help="seconds")
+    options = parser.parse_args(arguments)
+    # Some of the lease is left for saving, and for the clocks of two machines.
+    lifeline.hold(0.7 * options.lease)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    folder = JobFolder(options.folder)
+    try:
+        # A process that lost its worker may still be saving.
+        with FileLock(folder.lock, timeout=options.lease + lifeline.GRACE):
+            return _work(folder)
+    except Timeout:
+        print(f"another process works in {folder.path}; it did not stop in time", flush=True)
+        return lifeline.LOST
+
+
+def _work(folder: JobFolder) -> int:
+    order = folder.order()
+    kind = KINDS[order.kind]
+    try:
+        run = kind.load()
+        finished = run(kind.request.model_validate(order.settings), folder.place(order))
+        model = None if finished.model is None else str(finished.model)
+        results = finished.results.model_dump(mode="json")
+        folder.answer(Outcome(State.COMPLETED, results=results, model_path=model))
+    except Interrupted as ending:
+        print(f"interrupted: {ending}", flush=True)
+        return INTERRUPTED
+    except InnerloopError as error:
+        _fail(folder, str(error))
+    except Exception as error:  # noqa: BLE001 - whatever it is, the job's owner is to read it
+        traceback.print_exc()
+        _fail(folder, f"{type(error).__name__}: {error}")
+    return 0
+
+
+def _fail(folder: JobFolder, message: str) -> None:
+    line = " ".join(message.split())[:LONGEST_ERROR]
+    print(f"failed: {line}", flush=True)
+    folder.answer(Outcome(State.FAILED, error_message=line))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
