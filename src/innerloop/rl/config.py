@@ -82,6 +82,7 @@ class TestConfig:
     episodes: Count
     adaptation_episodes: Annotated[tuple[int, ...], OneOrMany(), NotEmpty()]
     fine_tuning_lr: Positive
+    scratch_lr: Positive
     seed: Seed
 
 

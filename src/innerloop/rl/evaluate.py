@@ -108,7 +108,7 @@ def evaluate(
     measured = []
     scratch = Artifact(fresh_policy(first.config), {}, first.config, Training("ppo", 0, 0, 0.0))
     for name, artifact in {**artifacts, SCRATCH: scratch}.items():
-        rate = first.config.ppo.lr if artifact is scratch else asked.fine_tuning_lr
+        rate = asked.scratch_lr if artifact is scratch else asked.fine_tuning_lr
         found = kept.find(name, artifact.training)
         if found is None:
             found = _measure(name, artifact, trials, asked, rate, progress)

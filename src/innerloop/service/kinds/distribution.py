@@ -88,12 +88,15 @@ class ScalingFamily(Strict):
     )
     period: Span = Field(default=(200.0, 600.0), description="seconds of a load's period")
     round_trip: AboveZero = Field(default=(0.005, 0.03), description="seconds between a region and a node")
+    saturation: Span = Field(
+        default=(0.4, 0.9), description="the load of a pod from which on its requests are slowed down"
+    )
     latency_threshold: AboveZero = Field(default=(0.1, 0.4), description="seconds that the objective allows")
     latency_weight: Span = Field(
-        default=(0.5, 4.0), description="of the reward; drawn evenly in the logarithm"
+        default=(0.3, 10.0), description="of the reward; drawn evenly in the logarithm"
     )
     replica_weight: Span = Field(
-        default=(0.03, 0.3), description="of the reward; drawn evenly in the logarithm"
+        default=(0.02, 0.4), description="of the reward; drawn evenly in the logarithm"
     )
     variance_weight: Span = Field(default=(0.1, 0.1), description="of the reward")
     misfit_weight: Span = Field(default=(2.0, 2.0), description="of the reward")
@@ -125,6 +128,12 @@ class BalancingFamily(ScalingFamily):
         default=(0.0, 0.4), description="of the load's changes; at most 1 with diurnal traffic"
     )
     round_trip: AboveZero = Field(default=(0.005, 0.1), description="seconds between a region and a node")
+    saturation: Span = Field(
+        default=(0.7, 0.7), description="the load of a pod from which on its requests are slowed down"
+    )
+    latency_weight: Span = Field(
+        default=(0.5, 4.0), description="of the reward; drawn evenly in the logarithm"
+    )
     replica_weight: Span = Field(
         default=(0.1, 0.1), description="of the reward; drawn evenly in the logarithm"
     )

@@ -23,9 +23,9 @@ Text = Annotated[str, StringConstraints(max_length=4000, pattern=NO_NUL)]
 
 
 class Strict(BaseModel):
-    """Plain data from outside: what is not known is refused, and nothing changes afterwards."""
+    """Plain data: what is not known is refused, so is what JSON has no number for, and nothing changes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class JobRequest(Strict):

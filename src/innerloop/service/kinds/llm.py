@@ -12,10 +12,10 @@ from innerloop.service.kinds.kind import JobKind, JobRequest, Results, Strict
 
 Algorithm = Literal["meta_lora", "fomaml_sft", "maml_sft", "reptile_sft", "lora_sft", "sft"]
 
-EPISODES: Mapping[str, int] = {"meta_lora": 120, "lora_sft": 120}
-"""Steps of the packaged settings that do not take :data:`USUAL_EPISODES`."""
+USUAL_EPISODES, LORA_EPISODES = 100, 120
+"""Steps of the packaged settings."""
 
-USUAL_EPISODES = 100
+LORA = ("meta_lora", "lora_sft")
 
 _Rows = Annotated[tuple[Example, ...], Field(min_length=1, max_length=200)]
 _Tasks = Annotated[dict[FolderName, "InlineTask"], Field(min_length=1, max_length=100)]
@@ -26,10 +26,6 @@ class InlineTask(Strict):
 
     support: _Rows
     query: _Rows
-
-
-def _usual_episodes(given: dict[str, Any]) -> int:
-    return EPISODES.get(given.get("algorithm", ""), USUAL_EPISODES)
 
 
 class LLMRequest(JobRequest):
@@ -49,8 +45,9 @@ class LLMRequest(JobRequest):
         default=(), description="tasks that are not trained on; adapting to them is measured during the run"
     )
     total_episodes: Episodes = Field(
-        default_factory=_usual_episodes,
-        description=f"meta-steps; {USUAL_EPISODES} unless given, 120 for meta_lora and lora_sft",
+        default=LORA_EPISODES,
+        description=f"meta-steps; unless given {LORA_EPISODES} for {' and '.join(LORA)}, "
+        f"{USUAL_EPISODES} for the others",
     )
     inner_lr: Rate | None = Field(
         default=None, description="of the inner loop; null takes the algorithm's own"
@@ -67,6 +64,13 @@ class LLMRequest(JobRequest):
         default=None, description="tasks in a meta-batch; null takes the algorithm's own"
     )
     seed: Seed = Field(default=0, description="of training and of the draws of rows")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_episodes(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("algorithm", LORA[0]) not in LORA:
+            return {"total_episodes": USUAL_EPISODES, **given}
+        return given
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

@@ -1,8 +1,9 @@
 """Meta-learning of a scaling policy over many clusters."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from innerloop.service.jobs.job import Kind
 from innerloop.service.kinds.distribution import SCALING, TaskDistribution
@@ -13,9 +14,8 @@ from innerloop.service.kinds.kind import JobKind, JobRequest, Source
 MetaAlgorithm = Literal["maml", "fomaml", "implicit_fomaml", "reptile"]
 
 
-def _usual_batch(given: dict[str, Any]) -> int:
-    """Second-order steps and Reptile's take longer, so fewer clusters are in one."""
-    return 6 if given.get("meta_algorithm") in ("fomaml", "implicit_fomaml") else 4
+USUAL_BATCH, FIRST_ORDER_BATCH = 4, 6
+FIRST_ORDER = ("fomaml", "implicit_fomaml")
 
 
 class MetaRequest(JobRequest):
@@ -31,8 +31,9 @@ class MetaRequest(JobRequest):
         default=5, description="of the inner loop, each on one episode"
     )
     meta_batch_size: Annotated[int, Field(strict=True, ge=1, le=256)] = Field(
-        default_factory=_usual_batch,
-        description="clusters in a meta-batch; 4 unless given, 6 for fomaml and implicit_fomaml",
+        default=USUAL_BATCH,
+        description=f"clusters in a meta-batch; unless given {USUAL_BATCH}, and {FIRST_ORDER_BATCH} for "
+        f"{' and '.join(FIRST_ORDER)}",
     )
     task_distribution: TaskDistribution = Field(default=SCALING, description="the family of clusters")
     total_episodes: Episodes = Field(
@@ -46,6 +47,13 @@ class MetaRequest(JobRequest):
     )
     seed: Seed = Field(default=0, description="of training")
     evaluation: HeldOut = Field(default=HeldOut(), description="how the policy is judged")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_batch(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("meta_algorithm") in FIRST_ORDER:
+            return {"meta_batch_size": FIRST_ORDER_BATCH, **given}
+        return given
 
 
 class MetaResults(PolicyResults):

@@ -44,7 +44,7 @@ class TransferRequest(JobRequest):
     thaw_every: Episodes = Field(default=10, description="episodes until layer_wise thaws the next layer")
     learning_rate: Rate = Field(
         default=1e-4,
-        description="of PPO, in training, in fine-tuning on held-out clusters and from scratch alike",
+        description="of PPO, in training and on held-out clusters; from scratch PPO learns there at 1e-3",
     )
     total_episodes: Episodes = Field(
         default=50,

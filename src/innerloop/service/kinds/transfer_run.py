@@ -42,7 +42,6 @@ def run(request: TransferRequest, place: Place) -> Finished[TransferResults]:
                 "frozen_layers": list(request.frozen_layers),
                 "thaw_every": request.thaw_every,
             },
-            # The transferred policy and the one from scratch learn on a held-out cluster at the same rate.
             "test": {"fine_tuning_lr": request.learning_rate},
         },
     )

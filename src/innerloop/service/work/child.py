@@ -7,9 +7,11 @@ says that it was asked to stop and can go on.
 
 import argparse
 import logging
+import signal
 import sys
 import traceback
 from pathlib import Path
+from types import FrameType
 
 from filelock import FileLock, Timeout
 
@@ -35,13 +37,22 @@ def main(arguments: list[str]) -> int:
     lifeline.hold(0.7 * options.lease)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     folder = JobFolder(options.folder)
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         # A process that lost its worker may still be saving.
         with FileLock(folder.lock, timeout=options.lease + lifeline.GRACE):
             return _work(folder)
+    except Interrupted as ending:
+        print(f"interrupted: {ending}", flush=True)
+        return INTERRUPTED
     except Timeout:
         print(f"another process works in {folder.path}; it did not stop in time", flush=True)
         return lifeline.LOST
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """Stops what is not a run yet, or not any more; a run notes the signal by itself and saves first."""
+    raise Interrupted("SIGTERM received outside the run")
 
 
 def _work(folder: JobFolder) -> int:
@@ -53,9 +64,8 @@ def _work(folder: JobFolder) -> int:
         model = None if finished.model is None else str(finished.model)
         results = finished.results.model_dump(mode="json")
         folder.answer(Outcome(State.COMPLETED, results=results, model_path=model))
-    except Interrupted as ending:
-        print(f"interrupted: {ending}", flush=True)
-        return INTERRUPTED
+    except Interrupted:
+        raise
     except InnerloopError as error:
         _fail(folder, str(error))
     except Exception as error:  # noqa: BLE001 - whatever it is, the job's owner is to read it

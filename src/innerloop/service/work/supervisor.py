@@ -139,12 +139,12 @@ class Supervisor:
 
     def _begin(self, folder: JobFolder, job: Job) -> _Attempt:
         kind, settings = KINDS[job.kind], self._settings
-        prefix = kind.prefix(kind.request.model_validate(job.settings))
+        request = kind.request.model_validate(job.settings)
         process = JobProcess(folder, settings.lease, settings.grace)
         return _Attempt(
             folder,
             process,
-            MetricTail(folder.metrics, prefix),
+            MetricTail(folder.metrics, partial(kind.metric_name, request)),
             LogTail(folder.log, job.log_count),
             mirror_of(folder, job),
         )

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from innerloop.service.jobs.job import LogLine, MetricValue
@@ -52,11 +53,11 @@ class MetricTail:
 
     Args:
         path: of the file.
-        prefix: put before names that do not begin with it.
+        named: the job's name for a metric of its run; none for one that is left out.
     """
 
-    def __init__(self, path: Path, prefix: str) -> None:
-        self._lines, self._prefix = LineTail(path), prefix
+    def __init__(self, path: Path, named: Callable[[str], str | None]) -> None:
+        self._lines, self._named = LineTail(path), named
 
     def read(self) -> list[MetricValue]:
         """The next values."""
@@ -64,11 +65,10 @@ class MetricTail:
         for line in self._lines.read():
             row = json.loads(line)
             step = int(row.pop("step"))
-            values += [MetricValue(step, self._named(name), float(value)) for name, value in row.items()]
+            for name, value in row.items():
+                if (known := self._named(name)) is not None:
+                    values.append(MetricValue(step, known, float(value)))
         return values
-
-    def _named(self, name: str) -> str:
-        return name if name.startswith(f"{self._prefix}/") else f"{self._prefix}/{name}"
 
 
 class LogTail:
