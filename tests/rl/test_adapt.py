@@ -85,7 +85,7 @@ def test_numbers_that_do_not_rise_are_refused(tmp_path: Path, way: str, episodes
 
 def test_numbers_between_two_inner_steps_are_refused(tmp_path: Path) -> None:
     artifact = artifact_of(tmp_path, "meta", "meta.support_episodes=3")
-    with pytest.raises(InputError, match="takes 3 episodes, so it cannot be measured after 5"):
+    with pytest.raises(InputError, match="adapts on 3 episodes at a time, so it cannot be measured after 5"):
         adapt(artifact, clusters_of(artifact), [1, 2], [0, 3, 5], 1e-3)
     assert list(adapt(artifact, clusters_of(artifact), [1, 2], [0, 3, 6], 1e-3)) == [0, 3, 6]
 

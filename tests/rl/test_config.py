@@ -15,12 +15,12 @@ from innerloop.rl.policy import PolicyShape
 def test_packaged_settings_are_sound(name: str) -> None:
     config = load_config(name)
     assert config.trainer.experiment_name == name
-    assert name in (f"scaling_{config.meta.algorithm}", "scaling_ppo")
+    assert name in (f"scaling_{config.meta.algorithm}", "scaling_told" if config.ppo.told else "scaling_ppo")
     assert config.family == KubernetesScaling()
 
 
 def test_every_algorithm_has_packaged_settings() -> None:
-    names = {f"scaling_{name}" for name in ("maml", "fomaml", "implicit_fomaml", "reptile", "ppo")}
+    names = {f"scaling_{name}" for name in ("maml", "fomaml", "implicit_fomaml", "reptile", "ppo", "told")}
     assert set(available_configs()) == names
 
 

@@ -175,10 +175,10 @@ def test_layers_are_all_there_is_and_freezing_takes_some_of_them() -> None:
 
 def test_a_layer_that_there_is_not_is_refused_with_the_list() -> None:
     assert named_layers([5, 0]) == ("critic", "application_encoder")
-    for wrong in (-1, 6):
+    for wrong in (-1, 7):
         with pytest.raises(InputError) as refusal:
             named_layers([0, wrong])
         assert str(refusal.value) == (
             f"frozen_layers: there is no layer {wrong}; there are: 0 application_encoder, 1 node_encoder, "
-            "2 context, 3 task, 4 actor, 5 critic"
+            "2 context, 3 task, 4 actor, 5 critic, 6 cost"
         )

@@ -29,7 +29,7 @@ LAYER_WISE = ("transfer.kind=layer_wise", "transfer.frozen_layers=[0,1]", "trans
 def assert_same_end(left: Path, right: Path) -> None:
     one, other = RunState.read(left), RunState.read(right)
     assert one.tensors.keys() == other.tensors.keys()
-    assert {name.split("/")[0] for name in one.tensors} == {"policy", "start", "optimizer"}
+    assert {name.split("/")[0] for name in one.tensors} == {"policy", "start", "optimizer", "cost_optimizer"}
     for name, tensor in one.tensors.items():
         assert tensor.equal(other.tensors[name]), name
     assert one.values["step"] == other.values["step"]

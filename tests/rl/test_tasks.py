@@ -58,6 +58,21 @@ def test_a_batch_follows_from_its_arguments(config: Config) -> None:
         assert not other.rewards.equal(first.rewards)
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_support_episodes_are_used_for_as_many_steps_as_asked(config: Config, together: bool) -> None:
+    policy = fresh_policy(config)
+    tasks = [replace(task, support_uses=2) for task in tasks_of(config, policy)]
+    bundle = build_learner(config, policy, TASKS).bundle(tasks) if together else tasks[0]
+    steps = []
+    for step in range(4):
+        params = {name: p + 0.1 * step for name, p in own(policy).items()}
+        given = {name: p.expand(TASKS, *p.shape) for name, p in params.items()} if together else params
+        steps.append(bundle.support(step, given).rewards)
+    assert steps[0].equal(steps[1])
+    assert steps[2].equal(steps[3])
+    assert not steps[0].equal(steps[2])
+
+
 def test_batches_have_the_shapes_they_say(config: Config) -> None:
     policy = fresh_policy(config)
     task, params = tasks_of(config, policy)[0], own(policy)
@@ -119,7 +134,7 @@ def test_the_sampler_goes_on_where_it_was(config: Config, repeats: int) -> None:
     collector = build_collector(config, fresh_policy(config))
 
     def sampler() -> ClusterSampler:
-        return ClusterSampler(config.family.split("train"), 2, 7, collector, 1, 1, repeats)
+        return ClusterSampler(config.family.split("train"), 2, 7, collector, 1, 1, repeats=repeats)
 
     def drawn(from_: ClusterSampler, steps: int) -> list[tuple[str, int]]:
         return [(task.name, task.seed) for _ in range(steps) for task in from_.sample()]  # type: ignore[attr-defined]

@@ -76,8 +76,8 @@ def test_a_layer_that_there_is_not_is_refused_before_anything_happens(
     tmp_path: Path, source: Path, kind: str
 ) -> None:
     folder = tmp_path / "run"
-    config = tiny(folder, f"transfer.kind={kind}", "transfer.frozen_layers=[0,6]")
-    with pytest.raises(InputError, match=r"no layer 6; there are: 0 application_encoder, .* 5 critic"):
+    config = tiny(folder, f"transfer.kind={kind}", "transfer.frozen_layers=[0,7]")
+    with pytest.raises(InputError, match=r"no layer 7; there are: 0 application_encoder, .* 6 cost"):
         transfer(config, source)
     assert not folder.exists()
 

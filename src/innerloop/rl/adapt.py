@@ -53,18 +53,20 @@ def _by_inner_loop(
     artifact: Artifact, scenarios: Sequence[Scenario], seeds: Sequence[int], episodes: Sequence[int]
 ) -> Mapping[int, Params]:
     config, policy = artifact.config, artifact.policy
-    each = config.meta.support_episodes
+    each, uses = config.meta.support_episodes, config.meta.support_uses
     if between := [count for count in episodes if count % each]:
         raise InputError(
-            f"an inner step of this policy takes {each} episodes, so it cannot be measured after {between[0]}"
+            f"this policy adapts on {each} episodes at a time, so it cannot be measured after {between[0]}"
         )
     freeze(policy, ())
     learner = build_learner(config, policy, len(scenarios))
     strategy = build_strategy(config.meta, policy)
     strategy.inner.rates.values.update(artifact.rates)
     collector = build_collector(config, policy)
-    tasks = [ClusterTask(s, seed, collector, each, each) for s, seed in zip(scenarios, seeds, strict=True)]
-    inner = replace(strategy.inner, steps=max(episodes) // each)
+    tasks = [
+        ClusterTask(s, seed, collector, each, each, uses) for s, seed in zip(scenarios, seeds, strict=True)
+    ]
+    inner = replace(strategy.inner, steps=max(episodes) // each * uses)
     bundle = learner.bundle(tasks)
     found: dict[int, Params] = {}
     with learner.excursion() as theta:
@@ -72,8 +74,8 @@ def _by_inner_loop(
             found[0] = vector.cloned(theta)
 
         def watch(step: int, _loss: object, params: Params) -> None:
-            if step * each in episodes:
-                found[step * each] = vector.cloned(params)
+            if step % uses == 0 and step // uses * each in episodes:
+                found[step // uses * each] = vector.cloned(params)
 
         inner.run(learner, bundle, theta, watch=watch)
     return found

@@ -60,6 +60,7 @@ class MetaConfig:
     learn_inner_lr: bool
     inner_steps: Count
     support_episodes: Count
+    support_uses: Count
     query_episodes: Count
     clusters: Count
     clusters_at_once: Count
@@ -68,6 +69,7 @@ class MetaConfig:
     proximal: Positive
     cg_steps: Annotated[int, Range(at_least=0)]
     value_weight: NonNegative
+    cost_weight: NonNegative
     entropy_weight: NonNegative
     discount: Fraction
     smoothing: Fraction

@@ -42,6 +42,7 @@ def meta_train(config: Config, source: Path | None = None) -> TrainingResult:
         build_collector(config, policy),
         meta.support_episodes,
         meta.query_episodes,
+        meta.support_uses,
         meta.repeats,
     )
     folder = run.folder
@@ -92,13 +93,18 @@ def environment_steps(config: Config, steps: int) -> int:
     meta = config.meta
     # Reptile looks at the query episodes, and does not learn from them.
     judged = 0 if meta.algorithm == "reptile" else meta.query_episodes
-    episodes = meta.inner_steps * meta.support_episodes + judged
+    episodes = meta.inner_steps // meta.support_uses * meta.support_episodes + judged
     return -(-steps // meta.repeats) * meta.clusters * episodes * config.family.steps
 
 
 def _check_repeats(config: Config) -> None:
     """Refuses to use episodes again where that cannot be right, or could not be resumed."""
     meta, every = config.meta, config.trainer.save_freq
+    if meta.inner_steps % meta.support_uses:
+        raise InputError(
+            f"meta.inner_steps={meta.inner_steps} must be a multiple of meta.support_uses="
+            f"{meta.support_uses}, so that all episodes are used as often"
+        )
     if meta.repeats > 1 and meta.surrogate == "dice":
         raise InputError("meta.repeats above 1 needs meta.surrogate=likelihood_ratio: dice has no clipping")
     for key, steps in (("save_freq", every), ("total_steps", config.trainer.total_steps)):
@@ -114,7 +120,7 @@ def build_learner(config: Config, policy: ClusterPolicy, clusters_at_once: int) 
     meta = config.meta
     return ClusterLearner(
         policy,
-        PolicyLoss(meta.surrogate, meta.clip, meta.value_weight, meta.entropy_weight),
+        PolicyLoss(meta.surrogate, meta.clip, meta.value_weight, meta.entropy_weight, meta.cost_weight),
         clusters_at_once,
     )
 

@@ -25,7 +25,7 @@ from innerloop.rl.observation import (
     Parts,
 )
 
-LAYERS = ("application_encoder", "node_encoder", "context", "task", "actor", "critic")
+LAYERS = ("application_encoder", "node_encoder", "context", "task", "actor", "critic", "cost")
 """From the observation to the action; ``frozen_layers`` are places in this list."""
 
 HEADS = ("actor", "critic")
@@ -75,6 +75,9 @@ class ClusterPolicy(nn.Module):
         nn.init.normal_(last.weight, std=0.01)
         nn.init.zeros_(last.bias)
         self.critic = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 1))
+        self.cost = nn.Sequential(
+            _two_layers(APPLICATION_FEATURES + COMMON_FEATURES + shape.task_width, width), nn.Linear(width, 1)
+        )
         if not scaling:
             # Of the actor, so that it is frozen and thawed with it.
             self.actor.register_parameter("log_deviation", nn.Parameter(torch.tensor(-0.7)))
@@ -86,17 +89,14 @@ class ClusterPolicy(nn.Module):
             observations: ``... x size``, or longer by facts of the cluster, each moving a coordinate of the
                 task's vector.
         """
-        parts, task = self.layout.split(observations), self.task[:]
-        facts = observations[..., self.layout.size :]
-        if facts.shape[-1]:
-            task = task + functional.pad(facts, (0, len(task) - facts.shape[-1]))
+        parts = self.layout.split(observations)
         applications = self.application_encoder(parts.applications)
         nodes = self.node_encoder(parts.nodes)
         pooled = [
             _mean(applications, parts.applications[..., 0]),
             _mean(nodes, parts.nodes[..., 0]),
             parts.common,
-            task.expand(*parts.common.shape[:-1], -1),
+            self._task_at(observations),
         ]
         context = self.context(torch.cat(pooled, dim=-1))
         return parts, Parts(applications, nodes, parts.regions, parts.ways, context)
@@ -154,6 +154,17 @@ class ClusterPolicy(nn.Module):
         """The critic's estimate of the return, ``...``."""
         return self.critic(self.encoded(observations)[1].common).squeeze(-1)  # type: ignore[no-any-return]
 
+    def log_cost(self, observations: Tensor) -> Tensor:
+        """The logarithm of what the step cost that led to an observation, ``...``.
+
+        A small network of its own, from the mean application and the task's vector: what a step cost shows
+        what counts, without the noise of all that follows.
+        """
+        parts = self.layout.split(observations)
+        seen = _mean(parts.applications, parts.applications[..., 0])
+        inputs = torch.cat([seen, parts.common, self._task_at(observations)], dim=-1)
+        return self.cost(inputs).squeeze(-1)  # type: ignore[no-any-return]
+
     @property
     def log_deviation(self) -> Tensor:
         """The logarithm of the scores' deviation, of a balancing policy; ``()``."""
@@ -189,6 +200,17 @@ class ClusterPolicy(nn.Module):
         if self.shape.kind == "scaling":
             return (parameters + noise).argmax(-1)
         return (parameters + self.log_deviation.exp() * noise).flatten(-2)
+
+    def _task_at(self, observations: Tensor) -> Tensor:
+        """What the task's vector does, moved by the facts at the end of observations, ``... x task_width``.
+
+        However far a few episodes move it, its effect stays near what training has seen.
+        """
+        facts = observations[..., self.layout.size :]
+        task = self.task.expand(*observations.shape[:-1], -1)
+        if facts.shape[-1]:
+            task = task + functional.pad(facts, (0, len(self.task) - facts.shape[-1]))
+        return task.tanh()
 
     @staticmethod
     def _pairs(parts: Parts[Tensor]) -> Tensor:

@@ -35,6 +35,14 @@ class Policy(Protocol):
         """Of the distribution of actions, ``B x T``."""
 
 
+@runtime_checkable
+class CostModel(Protocol):
+    """What the loss needs, too, of a policy that says what steps cost."""
+
+    def log_cost(self, observations: Tensor) -> Tensor:
+        """The logarithm of what the step cost that led to an observation, ``B x T``."""
+
+
 @dataclass(frozen=True)
 class PolicyLoss:
     """The loss of a policy and its critic on episodes, wherever the policy stands that played them.
@@ -55,12 +63,15 @@ class PolicyLoss:
         value: weight of the critic's Huber loss. It moves what actor and critic share, so a few episodes of
             rewards, whatever actions led to them, tell the actor about the task.
         entropy: weight of the entropy bonus.
+        cost: weight of the error of what steps are said to cost. It moves the task's vector as the critic's
+            does, with little noise: a cost follows from what is seen and from what counts, and nothing else.
     """
 
     surrogate: Surrogate = "likelihood_ratio"
     clip: float | None = None
     value: float = 0.5
     entropy: float = 0.0
+    cost: float = 0.0
 
     def __call__(self, module: nn.Module, batch: Trajectories) -> Tensor:
         """The loss, shape ``()``; at the policy that played, its value is minus the mean reward."""
@@ -80,6 +91,12 @@ class PolicyLoss:
         if self.value:
             critic = functional.smooth_l1_loss(module.value(batch.observations), batch.targets)
             loss = loss + self.value * (critic - critic.detach())
+        if self.cost:
+            if not isinstance(module, CostModel):
+                raise TypeError(f"{type(module).__name__} does not say what steps cost")
+            # A reward is seen in the observation after it.
+            error = cost_error(module, batch.observations[:, 1:], batch.rewards[:, :-1])
+            loss = loss + self.cost * (error - error.detach())
         if self.entropy:
             entropy = module.entropy(batch.observations).mean()
             loss = loss - self.entropy * (entropy - entropy.detach())
@@ -132,6 +149,24 @@ class Advantages:
         gram = flat.T @ flat + self.ridge * torch.eye(flat.shape[1], dtype=flat.dtype)
         fitted: Tensor = flat @ torch.linalg.solve(gram, flat.T @ target)
         return fitted.reshape(count, steps)
+
+
+LEAST_COST = 1e-3
+"""What cheaper steps count as in the logarithm."""
+
+
+def cost_error(model: CostModel, observations: Tensor, rewards: Tensor) -> Tensor:
+    """How wrong a policy is about costs, shape ``()``: Huber's loss of their logarithms.
+
+    In the logarithm clusters count the same whatever their costs are, and one inner rate fits all.
+
+    Args:
+        model: says what steps cost.
+        observations: after steps, ``... x size``.
+        rewards: of these steps, ``...``.
+    """
+    target = (-rewards).clamp(min=LEAST_COST).log()
+    return functional.smooth_l1_loss(model.log_cost(observations), target)
 
 
 def log_probabilities(policy: nn.Module, params: Params, observations: Tensor, actions: Tensor) -> Tensor:

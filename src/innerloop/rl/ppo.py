@@ -25,6 +25,7 @@ from innerloop.rl.envs.vector import ClusterVectorEnv, ScenarioSource, observati
 from innerloop.rl.facts import FACTS, facts_of
 from innerloop.rl.families import Family, Members
 from innerloop.rl.policy import ClusterPolicy
+from innerloop.rl.policy_gradient import cost_error
 from innerloop.settings.kinds import Count, Fraction, NonNegative, Positive
 
 
@@ -76,9 +77,7 @@ class _Policy(ActorCriticPolicy):
 
     def _build(self, lr_schedule: Schedule) -> None:
         self.net = self._given()
-        self.optimizer = torch.optim.Adam(
-            [p for p in self.net.parameters() if p.requires_grad], lr=lr_schedule(1), eps=1e-5
-        )
+        self.optimizer = torch.optim.Adam(_acting(self.net), lr=lr_schedule(1), eps=1e-5)
 
     def forward(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Actions, values ``B x 1`` and log-probabilities ``B``."""
@@ -108,6 +107,8 @@ class _Clusters(VecEnv):
         self._facts = np.zeros((env.num_envs, 0), np.float32)
         self._actions: NDArray[Any] = np.zeros(0)
         self.returns: list[float] = []
+        self.after: list[NDArray[np.float32]] = []
+        self.rewards: list[NDArray[Any]] = []
         self._running = np.zeros(env.num_envs)
         told = 0 if family is None else FACTS
         seen = observation_space(env.layout, told)
@@ -138,6 +139,8 @@ class _Clusters(VecEnv):
         self._running += rewards
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         seen = self._with_facts(seen)
+        self.after.append(seen)
+        self.rewards.append(rewards)
         if over.all():
             infos = [{"terminal_observation": last, "TimeLimit.truncated": True} for last in seen]
             self.returns += self._running.tolist()
@@ -214,6 +217,9 @@ class PPOTrainer:
         )
         self._ppo.set_logger(Logger(None, []))
 
+        self.cost_optimizer = torch.optim.Adam(policy.cost.parameters(), lr=COST_RATE)
+        """Of the network that says what steps cost."""
+
     @property
     def optimizer(self) -> torch.optim.Optimizer:
         """Adam, with its moments."""
@@ -222,7 +228,7 @@ class PPOTrainer:
     def refresh(self) -> None:
         """Takes up which parameters require a gradient now, after a thaw."""
         held = {p for group in self.optimizer.param_groups for p in group["params"]}
-        added = [p for p in self.policy.parameters() if p.requires_grad and p not in held]
+        added = [p for p in _acting(self.policy) if p not in held]
         if added:
             self.optimizer.param_groups[0]["params"] += added
 
@@ -232,19 +238,50 @@ class PPOTrainer:
         torch.manual_seed(derive_seed(self.seed, "round", self.done))
         np.random.seed(derive_seed(self.seed, "order", self.done) % 2**32)
         self._clusters.seek(derive_seed(self.seed, "episodes"), self.done)
-        self._clusters.returns.clear()
+        for kept in (self._clusters.returns, self._clusters.after, self._clusters.rewards):
+            kept.clear()
         self._ppo.lr_schedule = self._rate()
         self._ppo._last_obs = None
         self._ppo.learn(self.steps * self.settings.clusters, reset_num_timesteps=True)
         self.done += 1
+        cost = self._learn_costs()
         found: dict[str, Any] = self._ppo.logger.name_to_value
         figures = {name: float(found[f"train/{name}"]) for name in FIGURES}
-        return {"return": float(np.mean(self._clusters.returns)), **figures}
+        return {"return": float(np.mean(self._clusters.returns)), **figures, "cost_loss": cost}
+
+    def _learn_costs(self) -> float:
+        """One pass over what the round's steps cost; gives the mean error."""
+        after = torch.from_numpy(np.concatenate(self._clusters.after))
+        rewards = torch.from_numpy(np.concatenate(self._clusters.rewards)).float()
+        weights = list(self.policy.cost.parameters())
+        learns = all(p.requires_grad for p in weights)
+        errors = []
+        order, size = torch.randperm(len(rewards)), self.settings.batch_size
+        for rows in (order[start : start + size] for start in range(0, len(order), size)):
+            error = cost_error(self.policy, after[rows], rewards[rows])
+            errors.append(float(error.detach()))
+            if learns:
+                # The task's vector is learned by acting, not from here.
+                for p, gradient in zip(weights, torch.autograd.grad(error, weights), strict=True):
+                    p.grad = gradient
+                self.cost_optimizer.step()
+                self.cost_optimizer.zero_grad()
+        return float(np.mean(errors))
 
     def _rate(self) -> Callable[[float], float]:
         left = 1.0 if self.rounds is None else 1 - self.done / self.rounds
         rate = self.settings.lr * left
         return lambda _: rate
+
+
+COST_RATE = 1e-3
+"""Of learning what steps cost, in each pass over a round."""
+
+
+def _acting(policy: ClusterPolicy) -> list[torch.nn.Parameter]:
+    """What PPO's own loss trains: all that is not frozen, but the network that says what steps cost."""
+    apart = set(policy.cost.parameters())
+    return [p for p in policy.parameters() if p.requires_grad and p not in apart]
 
 
 def _family(source: ScenarioSource) -> Family:

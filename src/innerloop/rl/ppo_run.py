@@ -102,12 +102,14 @@ class _Run:
         """Plays and learns one round, and takes back one that went wrong."""
         policy, trainer = self._policy, self._trainer
         self._thaw(trainer.done)
-        weights, moments = copy.deepcopy((policy.state_dict(), trainer.optimizer.state_dict()))
+        optimizers = (trainer.optimizer, trainer.cost_optimizer)
+        weights, moments = copy.deepcopy((policy.state_dict(), [o.state_dict() for o in optimizers]))
         figures = trainer.round()
         wrong = [name for name, value in figures.items() if not math.isfinite(value)]
         if wrong or not vector.all_finite(dict(policy.named_parameters())):
             policy.load_state_dict(weights)
-            trainer.optimizer.load_state_dict(moments)
+            for optimizer, kept in zip(optimizers, moments, strict=True):
+                optimizer.load_state_dict(kept)
             trainer.done -= 1
             what = wrong[0] if wrong else "a parameter"
             ending = NonFiniteError(what, self._config.family.name, trainer.done + 1)
@@ -150,6 +152,7 @@ class _Run:
         state.put("policy", self._policy.state_dict())
         state.put("start", self._start)
         state.put("optimizer", optimizer_tensors(trainer.optimizer))
+        state.put("cost_optimizer", optimizer_tensors(trainer.cost_optimizer))
         state.write(folder)
 
     def _resume(self) -> None:
@@ -182,6 +185,7 @@ class _Run:
         for passed in range(done):
             self._thaw(passed)
         restore_optimizer(self._trainer.optimizer, state.section("optimizer"))
+        restore_optimizer(self._trainer.cost_optimizer, state.section("cost_optimizer"))
         self._trainer.done, self._seconds, self._saved = done, float(state.values["seconds"]), done
 
     def _frozen_in_rounds(self, done: int) -> list[list[str]]:

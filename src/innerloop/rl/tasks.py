@@ -105,7 +105,9 @@ class ClusterTask:
         collector: plays them.
         support_episodes: an inner step.
         query_episodes: to be judged on.
+        support_uses: inner steps in a row that use the same support episodes.
         given: the batches that were played side by side with other tasks', in the order they were asked for.
+        played: the batch that was played last for this task alone.
     """
 
     scenario: Scenario
@@ -113,7 +115,9 @@ class ClusterTask:
     collector: Collector
     support_episodes: int
     query_episodes: int
+    support_uses: int = 1
     given: list[Trajectories] = field(default_factory=list, repr=False, compare=False)
+    played: list[Trajectories] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -121,8 +125,10 @@ class ClusterTask:
         return self.scenario.name
 
     def support(self, step: int, params: Params) -> Trajectories:
-        """Episodes for an inner step, played with these parameters."""
-        return _gather([self], step, {name: p[None] for name, p in params.items()})[0]
+        """Episodes for an inner step, played with these parameters or at the last step that played any."""
+        if step % self.support_uses == 0:
+            self.played[:] = _gather([self], step, {name: p[None] for name, p in params.items()})
+        return self.played[0]
 
     def query(self, params: Params) -> Trajectories:
         """Episodes to be judged on, played with these parameters."""
@@ -151,6 +157,8 @@ class _Together:
         return self._next(None, params)
 
     def _next(self, step: int | None, params: Params) -> Trajectories:
+        if step is not None and step % self.tasks[0].support_uses:
+            self.asked -= 1  # the same once more
         place, self.asked = self.asked, self.asked + 1
         if any(len(task.given) <= place for task in self.tasks):
             for task, batch in zip(self.tasks, _gather(self.tasks, step, params), strict=True):
@@ -190,6 +198,7 @@ class ClusterSampler:
         collector: plays the episodes.
         support_episodes: an inner step.
         query_episodes: to be judged on.
+        support_uses: inner steps in a row that use the same support episodes.
         repeats: meta-steps in a row that use a meta-batch and its episodes (ProMP; Rothfuss 2019).
     """
 
@@ -201,10 +210,12 @@ class ClusterSampler:
         collector: Collector,
         support_episodes: int,
         query_episodes: int,
+        support_uses: int = 1,
         repeats: int = 1,
     ) -> None:
         self._members, self._per_step, self._seed, self._collector = members, per_step, seed, collector
         self._support, self._query, self._repeats = support_episodes, query_episodes, repeats
+        self._uses = support_uses
         self._steps = 0
         self._tasks: list[Task] = []
 
@@ -233,6 +244,7 @@ class ClusterSampler:
             self._collector,
             self._support,
             self._query,
+            self._uses,
         )
 
 
