@@ -1,10 +1,10 @@
-"""How much one episode tells a policy about its cluster, with and without the critic's error in the loss.
+"""How much one episode tells a policy about its cluster, by what the loss of the inner loop holds.
 
 On each held-out cluster two episodes are played; printed is the mean cosine between the two gradients of the
 vector that stands for the task, as they are and less their mean over clusters. Run, after
-``innerloop rl train --config-name scaling_ppo``::
+``innerloop rl train --config-name scaling_told``::
 
-    python benchmarks/task_signal.py --model-path checkpoints/rl/scaling_ppo
+    python benchmarks/task_signal.py --model-path checkpoints/rl/scaling_told
 """
 
 import argparse
@@ -33,8 +33,12 @@ def main() -> None:
     collector = build_collector(artifact.config, artifact.policy)
     members = artifact.config.family.split("validation")
     table = Table("inner loss", "cosine", "less the mean over clusters")
-    for name, weight in (("surrogate alone", 0.0), ("with the critic's error", 0.5)):
-        learner = ClusterLearner(artifact.policy, PolicyLoss(value=weight), options.clusters)
+    for name, loss in (
+        ("surrogate alone", PolicyLoss(value=0.0)),
+        ("with the critic's error", PolicyLoss(value=0.5)),
+        ("with the error of costs", PolicyLoss(value=0.0, cost=10.0)),
+    ):
+        learner = ClusterLearner(artifact.policy, loss, options.clusters)
         tasks = [
             ClusterTask(members.scenario(number), derive_seed(0, number), collector, 1, 1)
             for number in range(options.clusters)
