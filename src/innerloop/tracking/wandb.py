@@ -62,6 +62,11 @@ class WandbTracker:
 
         self._attempt("start", start)
 
+    @property
+    def run_id(self) -> str | None:
+        """The id of the W&B run; none where W&B failed."""
+        return None if self._run is None else str(self._run.id)
+
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Sends one step's metrics."""
         if (run := self._run) is not None:

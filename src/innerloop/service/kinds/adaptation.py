@@ -101,4 +101,5 @@ ADAPTATION = JobKind(
         "test_examples": [{"prompt": "Why did the price change?", "response": "billing"}],
         "steps": 3,
     },
+    content=("examples", "test_examples"),
 )

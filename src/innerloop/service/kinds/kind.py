@@ -123,6 +123,7 @@ class JobKind(Generic[S, R]):
         example: a body that the documentation shows and the tests submit.
         left_out: beginnings of names of the run's metrics that are not the job's: series that would be new at
             every step.
+        content: fields of the request that hold people's own data, which leaves the service for nowhere else.
     """
 
     kind: Kind
@@ -136,6 +137,7 @@ class JobKind(Generic[S, R]):
     prefix: Callable[[S], str]
     example: Mapping[str, object]
     left_out: tuple[str, ...] = ()
+    content: tuple[str, ...] = ()
 
     def metric_name(self, request: S, name: str) -> str | None:
         """What a metric of the run is called among the job's; none where it is not one of them.

@@ -147,4 +147,5 @@ LLM = JobKind(
         "adaptation_steps": 2,
         "meta_batch_size": 2,
     },
+    content=("tasks",),
 )

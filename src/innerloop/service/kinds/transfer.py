@@ -9,7 +9,7 @@ from innerloop.service.kinds.fields import Clusters, Episodes, Identifier, Rate,
 from innerloop.service.kinds.held_out import HeldOut, PolicyResults
 from innerloop.service.kinds.kind import JobKind, JobRequest, Source, Strict
 
-LAYERS = ("application_encoder", "node_encoder", "context", "task", "actor", "critic")
+LAYERS = ("application_encoder", "node_encoder", "context", "task", "actor", "critic", "cost")
 """As in ``innerloop.rl.policy``, which loads PyTorch; a test holds the two together."""
 
 _LISTED = ", ".join(f"{number} {name}" for number, name in enumerate(LAYERS))

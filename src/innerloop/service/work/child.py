@@ -56,6 +56,8 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def _work(folder: JobFolder) -> int:
+    # One that lost its worker may have ended, and said how, while this one waited for it.
+    folder.forget_outcome()
     order = folder.order()
     kind = KINDS[order.kind]
     try:

@@ -4,9 +4,11 @@ All workers that share a store share the folder of jobs too, so whoever takes a 
 """
 
 import json
+import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from innerloop.core.errors import InputError
 from innerloop.core.files import write_whole
@@ -15,9 +17,6 @@ from innerloop.service.jobs.job import Kind, Settings
 from innerloop.service.jobs.states import State
 from innerloop.service.jobs.store import Outcome
 from innerloop.service.kinds.kind import Place, SourceJob
-
-RUN_ID_FILE = "wandb_run_id"
-"""What the tracker of W&B keeps the run's id in."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,19 @@ class Order:
     settings: Settings
     sources: dict[str, SourceJob]
     library: Path | None
+
+
+@dataclass(frozen=True)
+class Mirrored:
+    """What W&B has of a job.
+
+    Args:
+        run_id: of its run there.
+        step: the last that was logged there.
+    """
+
+    run_id: str
+    step: int
 
 
 @dataclass(frozen=True)
@@ -68,14 +80,13 @@ class JobFolder:
         return self.path / "wandb"
 
     @property
-    def wandb_run_id(self) -> Path:
-        """Holds the id of the job's W&B run, once there is one."""
-        return self.wandb / RUN_ID_FILE
-
-    @property
     def wandb_log(self) -> Path:
         """What W&B's process prints."""
         return self.path / "wandb.log"
+
+    @property
+    def _mirrored(self) -> Path:
+        return self.wandb / "mirrored.json"
 
     @property
     def _order(self) -> Path:
@@ -101,7 +112,7 @@ class JobFolder:
             "library": order.library and str(order.library),
         }
         write_whole(self._order, json.dumps(text))
-        self._outcome.unlink(missing_ok=True)
+        self.forget_outcome()
 
     def order(self) -> Order:
         """The order as it was given."""
@@ -119,6 +130,22 @@ class JobFolder:
     def place(self, order: Order) -> Place:
         """The folder as a run sees it."""
         return Place(self.path, order.sources, order.library)
+
+    def open_log(self) -> BinaryIO:
+        """The log, to be written on from the beginning of a line.
+
+        What an attempt that was killed has left of one counts as a line.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        log = self.log.open("ab+", buffering=0)
+        if log.seek(0, os.SEEK_END):
+            log.seek(-1, os.SEEK_END)
+            if log.read(1) != b"\n":
+                log.write(b"\n")
+        return log
 
     def answer(self, outcome: Outcome) -> None:
         """Writes how the run ended.
@@ -142,10 +169,29 @@ class JobFolder:
             return None
         return Outcome(State(text["state"]), text["error_message"], text["results"], text["model_path"])
 
+    def forget_outcome(self) -> None:
+        """Removes what an attempt before this one said."""
+        self._outcome.unlink(missing_ok=True)
+
     def checkpoint(self) -> str | None:
         """The run's folder, which stands for its newest checkpoint, once there is one."""
         run = self.path / "run"
         return str(run) if (run / "latest").exists() else None
+
+    def mirror(self, mirrored: Mirrored) -> None:
+        """Writes what W&B has now.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        write_whole(self._mirrored, json.dumps(asdict(mirrored)))
+
+    def mirrored(self) -> Mirrored | None:
+        """What W&B has; none where there is no run yet."""
+        try:
+            return Mirrored(**json.loads(self._mirrored.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):  # whatever is wrong with it, the job is not
+            return None
 
     def forget_run(self) -> None:
         """Removes checkpoints and metrics; the log stays."""

@@ -16,12 +16,18 @@ from importlib.util import find_spec
 from typing import Protocol
 
 from innerloop.service.jobs.job import Job, MetricValue
+from innerloop.service.kinds import KINDS
 from innerloop.service.work.folder import JobFolder
+from innerloop.service.work.process import SECRETS
 
 logger = logging.getLogger(__name__)
 
 WAITING = 1000
 """Batches of values that may wait for W&B; what comes on top is left out there."""
+
+
+NOT_FOR_WANDB = tuple(name for name in SECRETS if not name.startswith("WANDB_"))
+"""Variables that W&B has no need of."""
 
 
 class Mirror(Protocol):
@@ -76,55 +82,77 @@ class WandbMirror:
 
     def __init__(self, folder: JobFolder, job: Job) -> None:
         self._folder, self._job = folder, job
-        self._waiting: queue.Queue[Sequence[MetricValue] | None] = queue.Queue(WAITING)
-        threading.Thread(target=self._send, daemon=True).start()
+        self._waiting: queue.Queue[Sequence[MetricValue]] = queue.Queue(WAITING)
+        self._closed = threading.Event()
+        self._left_out = False
+        threading.Thread(target=self._run, daemon=True).start()
 
     def log(self, values: Sequence[MetricValue]) -> None:
         """See :class:`Mirror`."""
-        if values:
-            self._put(values)
-
-    def run_id(self) -> str | None:
-        """See :class:`Mirror`."""
-        path = self._folder.wandb_run_id
-        return path.read_text(encoding="utf-8").strip() if path.exists() else None
-
-    def close(self) -> None:
-        """See :class:`Mirror`."""
-        self._put(None)
-
-    def _put(self, values: Sequence[MetricValue] | None) -> None:
+        if not values:
+            return
         try:
             self._waiting.put_nowait(values)
         except queue.Full:
-            logger.warning("W&B is too slow for job %s; some values are left out there", self._job.id)
+            if not self._left_out:
+                logger.warning("W&B is too slow for job %s; some values are left out there", self._job.id)
+            self._left_out = True
 
-    def _send(self) -> None:
+    def run_id(self) -> str | None:
+        """See :class:`Mirror`."""
+        mirrored = self._folder.mirrored()
+        return None if mirrored is None else mirrored.run_id
+
+    def close(self) -> None:
+        """See :class:`Mirror`."""
+        self._closed.set()
+
+    def _run(self) -> None:
         job, folder = self._job, self._folder
-        about = {
-            "project": os.environ.get("WANDB_PROJECT", "innerloop"),
-            "experiment": job.name,
-            "start_step": job.current_episode,
-            "config": {"job": job.id, "kind": job.kind, **job.settings},
-        }
-        with folder.wandb_log.open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "innerloop.service.work.wandb_process", str(folder.path)],
+        try:
+            self._send(self._start())
+        except OSError as error:  # a pipe broken by its end, too
+            logger.warning("W&B gave up on job %s (%s); see %s", job.id, error, folder.wandb_log)
+
+    def _start(self) -> "subprocess.Popen[str]":
+        environment = {name: value for name, value in os.environ.items() if name not in NOT_FOR_WANDB}
+        with self._folder.wandb_log.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "innerloop.service.work.wandb_process", str(self._folder.path)],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                env=environment,
                 start_new_session=True,
                 text=True,
             )
-        assert process.stdin is not None  # it was asked for
-        try:
-            print(json.dumps(about), file=process.stdin, flush=True)
-            while (values := self._waiting.get()) is not None:
+
+    def _send(self, process: "subprocess.Popen[str]") -> None:
+        job, line = self._job, process.stdin
+        assert line is not None  # it was asked for
+        content = KINDS[job.kind].content
+        shown = {name: value for name, value in job.settings.items() if name not in content}
+        about = {
+            "project": os.environ.get("WANDB_PROJECT", "innerloop"),
+            "experiment": job.name,
+            "config": {"job": job.id, "kind": job.kind, **shown},
+        }
+        with line:
+            print(json.dumps(about), file=line, flush=True)
+            while (values := self._next()) is not None:
                 rows: dict[int, dict[str, float]] = {}
                 for value in values:
                     rows.setdefault(value.step, {})[value.name] = value.value
                 for step, row in rows.items():
-                    print(json.dumps([step, row]), file=process.stdin, flush=True)
-            process.stdin.close()
-        except BrokenPipeError:
-            logger.warning("W&B gave up on job %s; %s tells why", job.id, folder.wandb_log)
+                    print(json.dumps([step, row]), file=line, flush=True)
+        # Here, so that it does not stay as a process that has ended and nobody asked about.
+        process.wait()
+
+    def _next(self) -> Sequence[MetricValue] | None:
+        """What waited longest; none when nothing follows."""
+        while True:
+            try:
+                return self._waiting.get(timeout=0.2)
+            except queue.Empty:
+                if self._closed.is_set():
+                    return None

@@ -8,7 +8,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -23,7 +23,7 @@ from innerloop.service.work.folder import JobFolder, JobFolders, Order
 from innerloop.service.work.mirror import Mirror, mirror_of
 from innerloop.service.work.process import JobProcess
 from innerloop.service.work.settings import WorkerSettings
-from innerloop.service.work.tail import LogTail, MetricTail
+from innerloop.service.work.tail import MOST_ROWS_AT_ONCE, LogTail, MetricTail
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -38,24 +38,31 @@ class _Attempt:
     metrics: MetricTail
     log: LogTail
     mirror: Mirror
-    news: Report = field(default_factory=Report)
+    untold: Report | None = None
+    ended: bool = False
 
-    def look(self) -> Report:
-        """All news that were not told of."""
-        values, lines = self.metrics.read(), self.log.read()
-        steps = [value.step for value in values]
-        self.news = Report(
-            step=max(steps) if steps else self.news.step,
-            metrics=[*self.news.metrics, *values],
-            lines=[*self.news.lines, *lines],
-            wandb_run_id=self.mirror.run_id(),
-        )
-        return self.news
+    def news(self) -> Report:
+        """What the store shall be told next: the same again until it was.
 
-    def told(self) -> None:
+        Raises:
+            InputError: the metrics are damaged.
+        """
+        if self.untold is None:
+            # Looked at before its files: what it wrote before it ended is then among the news.
+            self.ended = self.process.status() is not None
+            values = self.metrics.read()
+            self.untold = Report(
+                step=max((value.step for value in values), default=None),
+                metrics=values,
+                lines=self.log.read(self.ended),
+                wandb_run_id=self.mirror.run_id(),
+            )
+        return self.untold
+
+    def told(self, news: Report) -> None:
         """The store has them."""
-        self.mirror.log(self.news.metrics)
-        self.news = Report()
+        self.mirror.log(news.metrics)
+        self.untold = None
 
 
 class Supervisor:
@@ -81,12 +88,23 @@ class Supervisor:
                 outcome = self._work(claim, job)
             except InputError as error:
                 outcome = Outcome(State.FAILED, error_message=str(error))
+            except LeaseLost:
+                raise
+            except Exception as fault:  # one that would bring down every worker, one after the other
+                logger.exception("job %s: the worker cannot go on with it", claim.id)
+                outcome = Outcome(State.FAILED, error_message=f"the worker's fault: {_line(fault)}")
             ended = self._patiently(lambda: self._store.finish(claim, outcome))
             logger.info("job %s (%s): %s", ended.id, ended.name, ended.state)
             if ended.state is State.CANCELLED and not ended.keep:
-                self._folders.of(ended.id).forget_run()
+                self._forget_run(ended.id)
         except LeaseLost as loss:
             logger.warning("job %s is not this worker's any more: %s", claim.id, loss)
+
+    def _forget_run(self, identifier: str) -> None:
+        try:
+            self._folders.of(identifier).forget_run()
+        except OSError as error:
+            logger.warning("the run of the cancelled job %s is not removed whole: %s", identifier, error)
 
     def _work(self, claim: Claim, job: Job) -> Outcome:
         """Runs processes until one comes to an end that is no crash.
@@ -156,23 +174,25 @@ class Supervisor:
             LeaseLost: it is another worker's.
         """
         while True:
-            # Looked at before its files: what it wrote before it ended is then among the news.
-            ended = attempt.process.status() is not None
-            news = attempt.look()
+            news = attempt.news()
+            count = len(news.metrics) + len(news.lines)
             try:
                 job = self._report(claim, news)
             except StoreUnavailable as failure:
                 self._bear(failure)
+                count = 0
             else:
-                quiet = not (news.metrics or news.lines)
-                attempt.told()
+                attempt.told(news)
                 attempt.process.beat()
-                if ended and quiet:
+                if attempt.ended and not count:
                     return job
-                if self._stopping() or job.state in (State.PAUSING, State.CANCELLING):
+                if job.state in (State.PAUSING, State.CANCELLING):
                     attempt.process.ask_to_stop()
-            if not ended:
-                time.sleep(self._settings.interval)
+            if self._stopping():
+                attempt.process.ask_to_stop()
+            # Much means more: a log that grows fast, or the rows of a job that was taken over.
+            if count < MOST_ROWS_AT_ONCE:
+                time.sleep(self._settings.pause)
 
     def _outcome(self, attempt: _Attempt) -> Outcome | None:
         """How the process ended; none for a crash."""
@@ -205,7 +225,7 @@ class Supervisor:
                 return call()
             except StoreUnavailable as failure:
                 self._bear(failure)
-                time.sleep(self._settings.interval)
+                time.sleep(self._settings.pause)
 
     def _bear(self, failure: StoreUnavailable) -> None:
         """Goes on without the store while the lease holds.
@@ -216,6 +236,10 @@ class Supervisor:
         if time.monotonic() - self._renewed > self._settings.lease:
             raise LeaseLost(f"the store was not reached while the lease lasted ({failure})") from failure
         logger.warning("the store is not reached, trying again: %s", failure)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _ending(status: int | None) -> str:
