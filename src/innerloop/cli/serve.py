@@ -23,11 +23,16 @@ def register(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.add_argument(
         "--host", default=os.environ.get("INNERLOOP_HOST", "127.0.0.1"), help="default: loopback"
     )
-    parser.add_argument("--port", type=int, default=_number("INNERLOOP_PORT", 8000), help="default: 8000")
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=_set("INNERLOOP_PORT", "8000"),
+        help="0 takes any free one (default: 8000)",
+    )
     parser.add_argument(
         "--workers",
         type=int,
-        default=_number("INNERLOOP_WORKERS", 1),
+        default=_set("INNERLOOP_WORKERS", "1"),
         metavar="N",
         help="processes that run jobs, one at a time each; 0 leaves that to 'innerloop worker' (default: 1)",
     )
@@ -64,7 +69,7 @@ def add_home(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lease",
         type=float,
-        default=float(_number("INNERLOOP_LEASE", 30)),
+        default=_set("INNERLOOP_LEASE", "30"),
         metavar="S",
         help="seconds after which the job of a worker that is lost goes to another (default: 30)",
     )
@@ -74,18 +79,20 @@ def home_of(options: argparse.Namespace) -> "Home":
     """The options' home.
 
     Raises:
-        InputError: a lease too short, or the service's libraries are missing.
+        InputError: a lease too short or too long, or the service's libraries are missing.
     """
     try:
         from innerloop.service.serving import Home
     except ModuleNotFoundError as error:
         raise missing_extra(error.name or "fastapi", "service") from error
-    if options.lease < SHORTEST_LEASE:
-        raise InputError(f"--lease is {options.lease:g}; a worker needs {SHORTEST_LEASE} seconds or more")
+    if not SHORTEST_LEASE <= options.lease <= LONGEST_LEASE:
+        raise InputError(
+            f"--lease is {options.lease:g}; it must be between {SHORTEST_LEASE} and {LONGEST_LEASE} seconds"
+        )
     return Home(options.home, options.store, os.environ.get("MONGODB_DATABASE"), options.library)
 
 
-SHORTEST_LEASE = 3
+SHORTEST_LEASE, LONGEST_LEASE = 3, 86_400
 
 
 def run(options: argparse.Namespace) -> None:
@@ -101,15 +108,6 @@ def run(options: argparse.Namespace) -> None:
     serve(home, settings, options.workers, options.lease)
 
 
-def _number(variable: str, default: int) -> int:
-    """A whole number from the environment.
-
-    Raises:
-        InputError: it is none.
-    """
-    text = os.environ.get(variable)
-    if not text:
-        return default
-    if not text.isdecimal():
-        raise InputError(f"{variable} is '{text}'; it must be a whole number")
-    return int(text)
+def _set(variable: str, default: str) -> str:
+    """What a variable of the environment says, as it would stand in the command line: checked as that is."""
+    return os.environ.get(variable) or default

@@ -4,73 +4,47 @@ A client sends a request again when the service is not there for a moment. What 
 safe for that: each creation carries a key of its own, so it happens once.
 """
 
-import json
 import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import httpx
 
-from innerloop.core.errors import InnerloopError, InputError
+from innerloop.service.connection import Body, BrokenOff, Connection, Event, ServiceError
 from innerloop.service.jobs.job import Kind
 from innerloop.service.jobs.states import Action, State
 
-Body = Mapping[str, Any]
-"""Fields of a request, as the service's documentation at ``/docs`` lists them."""
+__all__ = ["Body", "Client", "Event", "RemoteJob", "ServiceError"]
 
-ATTEMPTS = 6
-LONGEST_WAIT = 8.0
-"""Seconds between two attempts, at most."""
-
-
-class ServiceError(InnerloopError):
-    """The service refused a request.
-
-    Args:
-        status: of the answer; 409 says that the job's state does not allow it.
-        detail: what it said.
-    """
-
-    def __init__(self, status: int, detail: str) -> None:
-        self.status, self.detail = status, detail
-        super().__init__(f"the service answered {status}: {detail}")
-
-
-@dataclass(frozen=True)
-class Event:
-    """One event of a job.
-
-    Args:
-        name: ``job``, ``metrics``, ``log`` or ``end``.
-        data: what it holds, as the service's documentation says.
-        id: where to go on from.
-    """
-
-    name: str
-    data: Any
-    id: str
+AFTER = {
+    Action.START: (State.QUEUED, State.RUNNING, State.COMPLETED, State.FAILED),
+    Action.RESUME: (State.QUEUED, State.RUNNING, State.COMPLETED),
+    Action.PAUSE: (State.PAUSING, State.PAUSED),
+    Action.STOP: (State.CANCELLING, State.CANCELLED),
+    Action.CANCEL: (State.CANCELLING, State.CANCELLED),
+}
+"""States that a job may soon be in after an action."""
 
 
 class RemoteJob:
     """A job of a service.
 
     Args:
-        client: that reaches the service.
+        connection: to the service.
         kind: of job.
         identifier: of the job.
     """
 
-    def __init__(self, client: "Client", kind: Kind, identifier: str) -> None:
-        self._client, self.kind, self.id = client, kind, identifier
+    def __init__(self, connection: Connection, kind: Kind, identifier: str) -> None:
+        self._connection, self.kind, self.id = connection, kind, identifier
 
     def details(self) -> Body:
         """All that the service tells of it now."""
-        return self._client.get(self._path())
+        return self._connection.get(self._path())
 
     @property
     def state(self) -> State:
@@ -79,7 +53,7 @@ class RemoteJob:
 
     def progress(self) -> Body:
         """How far it is."""
-        return self._client.get(self._path("progress"))
+        return self._connection.get(self._path("progress"))
 
     def start(self) -> "RemoteJob":
         """Puts it into the queue."""
@@ -103,7 +77,14 @@ class RemoteJob:
 
     def delete(self) -> None:
         """Deletes it and all that it left."""
-        self._client.send("DELETE", self._path())
+        try:
+            self._connection.send("DELETE", self._path())
+        except BrokenOff:
+            try:
+                self._connection.send("DELETE", self._path())
+            except ServiceError as refusal:
+                if refusal.status != httpx.codes.NOT_FOUND:  # then the first was done
+                    raise
 
     def wait(self, seconds: float | None = None, watch: Callable[[Body], None] = lambda _: None) -> Body:
         """Waits until it is over; gives its results.
@@ -135,7 +116,7 @@ class RemoteJob:
         Raises:
             ServiceError: 409 before it completed.
         """
-        found: Body = self._client.get(self._path("results"))["results"]
+        found: Body = self._connection.get(self._path("results"))["results"]
         return found
 
     def metrics(self, name: str | None = None, since_step: int = 0) -> list[Body]:
@@ -151,8 +132,11 @@ class RemoteJob:
         """What happens to it, from the beginning or after an event, until it is over.
 
         A stream that breaks is taken up again where it broke.
+
+        Args:
+            last_event_id: of the last event that is not wanted again; none gives all.
         """
-        yield from self._client.events(self._path("events"), last_event_id)
+        yield from self._connection.events(self._path("events"), last_event_id)
 
     def download(self, path: Path | str) -> Path:
         """Saves its trained model (of adaptations: the adapter) as a zip file.
@@ -161,11 +145,16 @@ class RemoteJob:
             ServiceError: 409 where there is none.
         """
         target = Path(path)
-        self._client.download(self._path("model"), target)
+        self._connection.download(self._path("model"), target)
         return target
 
     def _act(self, action: Action) -> "RemoteJob":
-        self._client.send("POST", self._path(action))
+        try:
+            self._connection.send("POST", self._path(action))
+        except BrokenOff:
+            # Sent again it might be refused only because it was done: the job's state tells.
+            if self.state not in AFTER[action]:
+                self._connection.send("POST", self._path(action))
         return self
 
     def _path(self, *rest: str) -> str:
@@ -175,7 +164,7 @@ class RemoteJob:
         found: list[Any] = []
         after: int | None = 0
         while after is not None:
-            page = self._client.get(self._path(part), {**query, "after": after})
+            page = self._connection.get(self._path(part), {**query, "after": after})
             found += page[items]
             after = page["next"]
         return found
@@ -189,6 +178,9 @@ class Client:
         token: none takes INNERLOOP_TOKEN, if it is set.
         timeout: seconds to wait for an answer.
         transport: in place of the network, for tests.
+
+    Raises:
+        InputError: the URL is none, or the token holds what no request can carry.
     """
 
     def __init__(
@@ -198,10 +190,7 @@ class Client:
         timeout: float = 30.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        secret = token or os.environ.get("INNERLOOP_TOKEN")
-        headers = {} if secret is None else {"Authorization": f"Bearer {secret}"}
-        self._url = url
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, transport=transport)
+        self._connection = Connection(url, token or os.environ.get("INNERLOOP_TOKEN"), timeout, transport)
 
     def __enter__(self) -> "Client":
         return self
@@ -213,7 +202,7 @@ class Client:
 
     def close(self) -> None:
         """Lets go of all connections."""
-        self._http.close()
+        self._connection.close()
 
     def submit(self, kind: Kind | str, start: bool = True, **fields: Any) -> RemoteJob:
         """Creates a job, and starts it.
@@ -227,137 +216,16 @@ class Client:
             ServiceError: 422 where a field is wrong; the message names it.
         """
         key = {"Idempotency-Key": secrets.token_hex(16)}
-        created = self.send("POST", f"/api/training/{Kind(kind)}", fields, key)
-        job = RemoteJob(self, Kind(kind), created["id"])
+        created = self._connection.send("POST", f"/api/training/{Kind(kind)}", fields, key)
+        job = RemoteJob(self._connection, Kind(kind), created["id"])
         return job.start() if start else job
 
     def job(self, kind: Kind | str, identifier: str) -> RemoteJob:
         """A job that is there already; the first question to it tells whether it is."""
-        return RemoteJob(self, Kind(kind), identifier)
+        return RemoteJob(self._connection, Kind(kind), identifier)
 
     def jobs(self, kind: Kind | str, *states: State | str, skip: int = 0, limit: int = 50) -> list[Body]:
         """Jobs of a kind, newest first, in some states (none: in all)."""
         query = {"skip": skip, "limit": limit, "state": [str(State(state)) for state in states]}
-        found: list[Body] = self.get(f"/api/training/{Kind(kind)}", query)["items"]
+        found: list[Body] = self._connection.get(f"/api/training/{Kind(kind)}", query)["items"]
         return found
-
-    def get(self, path: str, query: Mapping[str, Any] | None = None) -> Body:
-        """Asks for something."""
-        found: Body = self.send("GET", path, query=query)
-        return found
-
-    def send(
-        self,
-        method: str,
-        path: str,
-        body: Body | None = None,
-        headers: Mapping[str, str] | None = None,
-        query: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Sends a request until it is answered.
-
-        Raises:
-            ServiceError: it was refused.
-            InputError: the service is not reached.
-        """
-        # Asking twice changes nothing; a creation has its key; of an action that is sent twice the second is
-        # refused, which must not hide that the first was done: so those are sent once.
-        again = method == "GET" or "Idempotency-Key" in (headers or {})
-        for number in range(1, ATTEMPTS + 1):
-            try:
-                answer = self._http.request(method, path, json=body, headers=headers, params=query)
-            except httpx.ConnectError as error:
-                failure: Exception = error
-            except httpx.TransportError as error:
-                if not again:
-                    raise InputError(f"{self._url} broke off before it answered ({error})") from error
-                failure = error
-            else:
-                if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or number == ATTEMPTS:
-                    return _content(answer)
-                failure = ServiceError(answer.status_code, "not available")
-            if number < ATTEMPTS:
-                time.sleep(min(0.25 * 2**number, LONGEST_WAIT))
-        raise InputError(
-            f"{self._url} is not reached ({failure}); is 'innerloop serve' running?"
-        ) from failure
-
-    def events(self, path: str, last_event_id: str | None) -> Iterator[Event]:
-        """Events of a stream until it ends.
-
-        Raises:
-            ServiceError: it was refused.
-            InputError: the service is not reached any more.
-        """
-        failures = 0
-        while True:
-            headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
-            try:
-                with self._http.stream("GET", path, headers=headers) as answer:
-                    if answer.is_error:
-                        answer.read()
-                        _content(answer)
-                    for event in _events(answer.iter_lines()):
-                        failures, last_event_id = 0, event.id
-                        yield event
-                        if event.name == "end":
-                            return
-            except httpx.TransportError as error:
-                failures += 1
-                if failures == ATTEMPTS:
-                    raise InputError(f"{self._url} is not reached ({error})") from error
-            time.sleep(min(0.25 * 2**failures, LONGEST_WAIT))
-
-    def download(self, path: str, target: Path) -> None:
-        """Saves what is at a path into a file, whole or not at all.
-
-        Raises:
-            ServiceError: it was refused.
-            InputError: the file cannot be written.
-        """
-        partial = target.with_name(f".{target.name}.partial")
-        try:
-            with self._http.stream("GET", path) as answer:
-                if answer.is_error:
-                    answer.read()
-                    _content(answer)
-                with partial.open("wb") as file:
-                    for piece in answer.iter_bytes():
-                        file.write(piece)
-            partial.replace(target)
-        except OSError as error:
-            raise InputError(f"cannot write {target}: {error.strerror or error}") from error
-        finally:
-            if partial.parent.is_dir():
-                partial.unlink(missing_ok=True)
-
-
-def _content(answer: httpx.Response) -> Any:
-    """What an answer holds.
-
-    Raises:
-        ServiceError: it is a refusal.
-    """
-    if not answer.is_error:
-        return answer.json() if answer.content else None
-    try:
-        detail = answer.json()["detail"]
-    except (ValueError, KeyError, TypeError):
-        detail = answer.text[:200]
-    if isinstance(detail, list):
-        fields = [".".join(map(str, entry["loc"][1:])) + ": " + entry["msg"] for entry in detail]
-        detail = "; ".join(fields)
-    raise ServiceError(answer.status_code, str(detail))
-
-
-def _events(lines: Iterator[str]) -> Iterator[Event]:
-    """The events that lines of a stream make (WHATWG HTML, section 9.2)."""
-    fields: dict[str, str] = {}
-    for line in lines:
-        if line:
-            name, _, value = line.partition(":")
-            if name:
-                fields[name] = value.removeprefix(" ")
-        elif "data" in fields:
-            yield Event(fields.get("event", "message"), json.loads(fields["data"]), fields.get("id", ""))
-            fields = {}

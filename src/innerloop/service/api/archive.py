@@ -1,6 +1,7 @@
 """A folder as a zip file, made while it is sent, so that no size of model needs room."""
 
 import io
+import logging
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,24 +9,29 @@ from pathlib import Path
 from fastapi import HTTPException
 from fastapi.responses import StreamingResponse
 
+logger = logging.getLogger(__name__)
+
 CHUNK = 2**20
 
 
-def archive_of(folder: Path, name: str) -> StreamingResponse:
-    """A folder's files, or those of its newest checkpoint, as a download.
+def archive_of(job: Path, model: str, name: str) -> StreamingResponse:
+    """A model's files, or those of the newest checkpoint of a run, as a download.
 
     Args:
-        folder: of a model, or of a run.
+        job: the job's folder; nothing beyond it is sent.
+        model: the folder of a model or of a run, as a path from the folder that the job's is in.
         name: of the zip file.
 
     Raises:
-        HTTPException: 409 where the folder is gone.
+        HTTPException: 409 where there is no such folder in the job's.
     """
-    found = folder / "latest" if (folder / "latest").exists() else folder
-    if not found.is_dir():
+    folder = job.parent / model
+    found = (folder / "latest" if (folder / "latest").exists() else folder).resolve()
+    if not found.is_relative_to(job.resolve()) or not found.is_dir():
+        logger.warning("the model of a job is to be sent, but %s is no folder in %s", folder, job)
         raise HTTPException(409, "the trained model's folder is not there any more")
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return StreamingResponse(_zipped(found.resolve()), media_type="application/zip", headers=headers)
+    return StreamingResponse(_zipped(found), media_type="application/zip", headers=headers)
 
 
 class _Outlet(io.RawIOBase):
@@ -54,7 +60,9 @@ def _zipped(folder: Path) -> Iterator[bytes]:
         for path in sorted(folder.rglob("*")):
             if not path.is_file() or path.is_symlink():
                 continue
-            with path.open("rb") as source, archive.open(path.relative_to(folder).as_posix(), "w") as entry:
+            entry_name = path.relative_to(folder).as_posix()
+            # The size is not known before all is read, so an entry is given room for any.
+            with path.open("rb") as source, archive.open(entry_name, "w", force_zip64=True) as entry:
                 while piece := source.read(CHUNK):
                     entry.write(piece)
                     yield outlet.take()

@@ -6,6 +6,7 @@ event carries an id that says how far its reader is, so a reader that was cut of
 
 import asyncio
 import json
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +15,10 @@ from sse_starlette import ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
 from innerloop.service.api.views import job_view, line_views, metric_views
-from innerloop.service.jobs.job import Job, Kind, LogLine, MetricValue
+from innerloop.service.jobs.job import Job, LogLine, MetricValue
 from innerloop.service.jobs.store import JobStore, StoreUnavailable
+
+logger = logging.getLogger(__name__)
 
 BATCH = 1000
 """Values or lines in one event."""
@@ -61,7 +64,8 @@ class _Watched:
     def __init__(self, store: JobStore, job: Job) -> None:
         self._store, self.job, self.readers = store, job, 0
         self.gone = False
-        self.changed = asyncio.Condition()
+        self.wakes = 0
+        self._woken, self._one = asyncio.Condition(), asyncio.Lock()
         self.looking: asyncio.Task[None] | None = None
         self.metrics: deque[MetricValue] = deque(maxlen=KEPT)
         self.lines: deque[LogLine] = deque(maxlen=KEPT)
@@ -69,6 +73,21 @@ class _Watched:
 
     async def look(self) -> None:
         """Looks whether anything is new, and wakes the readers if so."""
+        async with self._one:
+            await self._look()
+
+    async def wake(self) -> None:
+        """Lets the readers see how things stand."""
+        async with self._woken:
+            self.wakes += 1
+            self._woken.notify_all()
+
+    async def wait(self, wakes: int) -> None:
+        """Until the readers were woken more often than so; none misses what came while it was busy."""
+        async with self._woken:
+            await self._woken.wait_for(lambda: self.wakes > wakes)
+
+    async def _look(self) -> None:
         now = await run_in_threadpool(self._store.get, self.job.id)
         if now is None:
             self.gone = True
@@ -82,8 +101,7 @@ class _Watched:
                 self.lines += lines
                 self._last_line = lines[-1].number
             self.job = now
-        async with self.changed:
-            self.changed.notify_all()
+        await self.wake()
 
     async def values_after(self, number: int) -> Sequence[MetricValue]:
         """The next values after a number, from memory where they are there."""
@@ -118,16 +136,13 @@ class EventStream:
     def __init__(self, store: JobStore, interval: float) -> None:
         self._store, self._interval = store, interval
         self._watched: dict[str, _Watched] = {}
-        self._closing = asyncio.Event()
+        self._closing = False
 
-    async def find(self, kind: Kind, identifier: str) -> Job | None:
-        """A job of a kind."""
-        job = await run_in_threadpool(self._store.get, identifier)
-        return job if job is not None and job.kind is kind else None
-
-    def close(self) -> None:
-        """Ends all streams."""
-        self._closing.set()
+    async def close(self) -> None:
+        """Ends all streams; their readers find out by themselves that the job is not over."""
+        self._closing = True
+        for watched in list(self._watched.values()):
+            await watched.wake()
 
     async def follow(self, job: Job, cursor: Cursor) -> AsyncIterator[ServerSentEvent]:
         """Events of a job until it is over.
@@ -138,18 +153,26 @@ class EventStream:
         """
         watched = self._watched.setdefault(job.id, _Watched(self._store, job))
         watched.readers += 1
-        if watched.readers == 1:
+        if watched.looking is None:
             watched.looking = asyncio.create_task(self._keep_looking(watched))
         try:
-            while not self._closing.is_set():
-                events, cursor = await self._news(watched, cursor)
+            if job.version > watched.job.version:
+                # This reader knows more than the last look found: the job may not be over any more.
+                await self._look(watched)
+            while not self._closing:
+                wakes = watched.wakes
+                try:
+                    events, cursor = await self._news(watched, cursor)
+                except StoreUnavailable:
+                    await asyncio.sleep(self._interval)
+                    continue
                 for event in events:
                     yield event
                 if not events:
                     if watched.gone or watched.job.state.over:
                         yield ServerSentEvent(event="end", id=str(cursor), data=json.dumps({"id": job.id}))
                         return
-                    await self._wait(watched)
+                    await watched.wait(wakes)
         finally:
             watched.readers -= 1
             if not watched.readers:
@@ -167,23 +190,22 @@ class EventStream:
             data = [view.model_dump() for view in line_views(list(lines))]
             events.append(ServerSentEvent(event="log", id=str(cursor), data=json.dumps(data)))
         # Last, so that whoever sees a job completed has all of its values.
-        if job.version >= cursor.seen:
+        told = cursor.metric >= job.metric_count and cursor.line >= job.log_count
+        if told and job.version >= cursor.seen:
             cursor = replace(cursor, seen=job.version + 1)
-            events.append(ServerSentEvent(event="job", id=str(cursor), data=job_view(job).model_dump_json()))
+            # With ASCII alone: some readers of lines end one at rarer characters, too.
+            text = json.dumps(job_view(job).model_dump(mode="json"))
+            events.append(ServerSentEvent(event="job", id=str(cursor), data=text))
         return events, cursor
 
-    async def _wait(self, watched: _Watched) -> None:
-        """Until something is new, or a while has passed."""
-        try:
-            async with asyncio.timeout(5), watched.changed:
-                await watched.changed.wait()
-        except TimeoutError:
-            return  # the service may be closing, which only a look tells
-
     async def _keep_looking(self, watched: _Watched) -> None:
-        while watched.readers and not self._closing.is_set():
+        while watched.readers and not self._closing:
             await asyncio.sleep(self._interval)
-            try:
-                await watched.look()
-            except StoreUnavailable:
-                continue  # readers wait; the next look may reach it
+            await self._look(watched)
+
+    async def _look(self, watched: _Watched) -> None:
+        try:
+            await watched.look()
+        except StoreUnavailable as failure:
+            # Readers wait; the next look may reach it.
+            logger.warning("job %s is not seen: %s", watched.job.id, failure)

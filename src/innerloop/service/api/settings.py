@@ -1,6 +1,7 @@
 """How the service is reached and what it accepts."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from innerloop.core.errors import InputError
@@ -22,7 +23,7 @@ class ServiceSettings:
 
     host: str = "127.0.0.1"
     port: int = 8000
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     most_bytes: int = 4 * 2**20
     poll: float = 0.5
     allowed_hosts: tuple[str, ...] = ()
@@ -31,7 +32,8 @@ class ServiceSettings:
         """Refuses to be open to others without a token.
 
         Raises:
-            InputError: no token at an address beyond loopback, or a token that is too short to be one.
+            InputError: no token at an address beyond loopback, a token that is too short to be one or that
+                no header can carry, or a port that there is not.
         """
         if self.token is None and not is_loopback(self.host):
             raise InputError(
@@ -40,6 +42,12 @@ class ServiceSettings:
             )
         if self.token is not None and len(self.token) < SHORTEST_TOKEN:
             raise InputError(f"the token is too short to be secret; give {SHORTEST_TOKEN} letters or more")
+        if self.token is not None and not re.fullmatch(r"[!-~]+", self.token):
+            raise InputError(
+                "the token holds what a request cannot carry; give ASCII letters, no white space"
+            )
+        if not 0 <= self.port <= 65535:
+            raise InputError(f"there is no port {self.port}; give one from 0 (any that is free) to 65535")
 
     @property
     def hosts(self) -> tuple[str, ...]:

@@ -56,6 +56,9 @@ class _Jobs(Collector):
         yield GaugeMetricFamily("innerloop_jobs", "Jobs", labels=["kind", "state"])
 
 
+METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
+
+
 class Counted:
     """Counts every answer.
 
@@ -76,9 +79,9 @@ class Counted:
 
         async def counting(message: Message) -> None:
             if message["type"] == "http.response.start":
-                # The route's pattern, not the path: identifiers would make a series each.
+                # The route's pattern and a known method: whatever a client makes up would be a series each.
                 route = getattr(scope.get("route"), "path", "none")
-                method = scope["method"] if route != "none" else "any"
+                method = scope["method"] if scope["method"] in METHODS else "other"
                 self._telemetry.requests.labels(method, route, message["status"]).inc()
                 self._telemetry.seconds.labels(method, route).observe(time.perf_counter() - began)
             await send(message)

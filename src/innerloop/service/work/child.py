@@ -7,6 +7,7 @@ says that it was asked to stop and can go on.
 
 import argparse
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -23,6 +24,8 @@ from innerloop.service.work import lifeline
 from innerloop.service.work.folder import JobFolder
 
 INTERRUPTED = 130
+NICENESS = 5
+"""By which a job's process stands back."""
 LONGEST_ERROR = 2000
 """Letters of an error that are kept; all of it is in the log."""
 
@@ -36,6 +39,9 @@ def main(arguments: list[str]) -> int:
     # Some of the lease is left for saving, and for the clocks of two machines.
     lifeline.hold(0.7 * options.lease)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    # Whoever answers requests on this machine goes first.
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(NICENESS)
     folder = JobFolder(options.folder)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
