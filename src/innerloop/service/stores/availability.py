@@ -1,6 +1,6 @@
 """A database that does not answer, told in one line without the password of its address."""
 
-from urllib.parse import quote, quote_plus, unquote, urlsplit
+from urllib.parse import quote, quote_plus, unquote
 
 from innerloop.service.stores.text import one_line
 
@@ -33,16 +33,15 @@ class Address:
 
 def _secrets(url: str) -> list[str]:
     """The forms in which a password may come up, the longest first."""
-    authority, _, query = url.partition("?")
-    given = [
-        value for name, _, value in (part.partition("=") for part in query.split("&")) if "password" in name
-    ]
-    # From the last @ on: a password that was not quoted may hold more of them.
-    login = urlsplit(authority).netloc.rpartition("@")[0]
-    given.append(login.partition(":")[2])
-    forms = {
-        form
-        for raw in given
-        for form in (raw, unquote(raw), quote(unquote(raw), safe=""), quote_plus(unquote(raw)))
-    }
+    scheme, _, rest = url.partition("://")
+    if scheme == "sqlite":
+        return []
+    # Up to the last @: a password that was not quoted may hold anything.
+    login = rest.rpartition("@")[0]
+    settings = (part.partition("=") for part in rest.partition("?")[2].split("&"))
+    given = [login.partition(":")[2], *(value for name, _, value in settings if "password" in name.lower())]
+    forms: set[str] = set()
+    for raw in given:
+        plain = unquote(raw)
+        forms |= {raw, plain, quote(plain, safe=""), quote_plus(plain)}
     return sorted(forms - {""}, key=len, reverse=True)

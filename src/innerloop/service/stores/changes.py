@@ -27,8 +27,7 @@ def moved(job: Job, to: State, keep: bool, now: datetime) -> Job:
     """The job after a person moved it."""
     afresh = to is State.QUEUED
     return replace(
-        _settled(job, to, now),
-        keep=keep,
+        _settled(replace(job, keep=keep), to, now),
         error_message=None if afresh else job.error_message,
         losses=0 if afresh else job.losses,
     )
@@ -89,19 +88,26 @@ def reported(
 def finished(job: Job, outcome: Outcome, now: datetime) -> Job:
     """The job after its worker is done with it."""
     to = left(job.state) if outcome.state is None else ended(job.state, outcome.state)
-    return replace(
-        _settled(job, to, now),
+    told = replace(
+        job,
         # A worker that gave the job back in an orderly way was not lost.
         losses=0,
         error_message=outcome.error_message if to is State.FAILED else None,
         results=outcome.results if outcome.results is not None else job.results,
         model_path=outcome.model_path or job.model_path,
     )
+    return _settled(told, to, now)
 
 
 def _settled(job: Job, to: State, now: datetime) -> Job:
+    thrown_away = to is State.CANCELLED and not job.keep
     return replace(
-        job, state=to, version=job.version + 1, updated_at=now, finished_at=now if to.over else None
+        job,
+        state=to,
+        version=job.version + 1,
+        updated_at=now,
+        finished_at=now if to.over else None,
+        model_path=None if thrown_away else job.model_path,
     )
 
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from pymongo import ASCENDING, DESCENDING, MongoClient, ReturnDocument, WriteConcern
 from pymongo.collection import Collection as MongoCollection
@@ -75,7 +75,7 @@ class MongoStore:
 
     def __init__(self, url: str, database: str | None = None) -> None:
         self._address = Address(url)
-        given = {name.lower() for name, _ in parse_qsl(urlsplit(url).query)}
+        given = {name.lower() for name, _ in parse_qsl(url.partition("?")[2])}
         times: dict[str, Any] = {name: value for name, value in _TIMES.items() if name.lower() not in given}
         # What is acknowledged outlives the loss of a server; else a job might be taken twice after one.
         safe = WriteConcern("majority", wtimeout=30_000, j=True)
@@ -199,7 +199,7 @@ class MongoStore:
             if job is None or limit < 1:
                 return []
             batch = decoded_batch(job).metrics
-            below = {"$gt": after, "$lte": batch[0].number - 1 if batch else job["metric_count"]}
+            below = {"$gt": after, "$lt": batch[0].number if batch else job["metric_count"] + 1}
             wanted: Document = {"job": job["_id"], "number": below, "step": {"$gte": since_step}}
             if name is not None:
                 wanted["name"] = name = storable(name)
@@ -215,7 +215,7 @@ class MongoStore:
             if job is None or limit < 1:
                 return []
             batch = decoded_batch(job).lines
-            below = {"$gt": after, "$lte": batch[0].number - 1 if batch else job["log_count"]}
+            below = {"$gt": after, "$lt": batch[0].number if batch else job["log_count"] + 1}
             wanted = {"job": job["_id"], "number": below}
             found = self._lines.find(wanted, _ENTRY, sort=_BY_NUMBER, limit=limit)
             lines = [LogLine(**document) for document in found]
@@ -325,8 +325,7 @@ class MongoStore:
         """Steps and names that have a value, among the steps of the report; all batches are copied."""
         if not report.metrics:
             return set()
-        steps = [value.step for value in report.metrics]
-        near = {"job": job.id, "step": {"$gte": min(steps), "$lte": max(steps)}}
+        near = {"job": job.id, "step": {"$in": sorted({value.step for value in report.metrics})}}
         return {(found["step"], found["name"]) for found in self._metrics.find(near, {"step": 1, "name": 1})}
 
 

@@ -2,7 +2,6 @@
 
 import sqlite3
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import Engine, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError
@@ -31,11 +30,10 @@ def open_store(url: str, database: str | None = None) -> JobStore:
             store of jobs or a newer one than this version can read.
         StoreUnavailable: the database does not answer.
     """
-    scheme = urlsplit(url).scheme
+    scheme = url.partition("://")[0]
     if scheme not in SCHEMES:
-        shown = Address(url)
         raise InputError(
-            f"'{shown}' is no address of a store; it begins with sqlite:///, postgresql:// or mongodb://"
+            f"'{Address(url)}' is no address of a store; it begins with sqlite:///, postgresql:// or mongodb://"
         )
     if scheme == "sqlite":
         return _open_sqlite(url)
@@ -45,7 +43,7 @@ def open_store(url: str, database: str | None = None) -> JobStore:
 
 
 def _open_sqlite(url: str) -> JobStore:
-    name = unquote(url.removeprefix("sqlite:///"))
+    name = url.removeprefix("sqlite:///")
     if not url.startswith("sqlite:///") or not name or name == ":memory:":
         raise InputError(f"'{url}' names no file; a SQLite store is given as sqlite:///path")
     path = Path(name).absolute()

@@ -5,6 +5,7 @@ in one transaction: the lock is the fence. Metric values and lines get their num
 hence in the order of the commits: who has read up to a number misses none that comes later.
 """
 
+import sqlite3
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -25,7 +26,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from innerloop.service.jobs.job import Job, Kind, LogLine, MetricValue
@@ -46,6 +47,9 @@ from innerloop.service.stores.engines import clock, for_reading
 from innerloop.service.stores.rows import changed_row, job_of, new_row
 from innerloop.service.stores.tables import idempotency_keys, jobs, log_lines, metrics
 from innerloop.service.stores.text import storable
+
+# PostgreSQL calls it an internal error when it ends the session of a client that was too slow.
+_UNAVAILABLE = (OperationalError, InterfaceError, InternalError)
 
 
 class SqlStore:
@@ -214,9 +218,16 @@ def available(address: Address) -> Iterator[None]:
     except PoolTimeoutError as error:
         raise StoreUnavailable(address.trouble(error)) from error
     except DBAPIError as error:
-        if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated:
+        if _lies_with_the_database(error):
             raise StoreUnavailable(address.trouble(error.orig or error)) from error
         raise
+
+
+def _lies_with_the_database(error: DBAPIError) -> bool:
+    if isinstance(error.orig, sqlite3.OperationalError):
+        # SQLite's driver has one class for a full disk and for a statement that makes no sense.
+        return error.orig.sqlite_errorcode != sqlite3.SQLITE_ERROR
+    return isinstance(error, _UNAVAILABLE) or error.connection_invalidated
 
 
 def _job(row: RowMapping) -> Job:
