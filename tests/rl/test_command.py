@@ -119,7 +119,9 @@ def test_adapting_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixt
         capsys, "adapt", "--model-path", str(tmp_path / "none"), *output
     )
     given = ["adapt", "--model-path", str(model), *output]
-    assert "takes 2 episodes, so it cannot be measured after 3" in refusal(capsys, *given, "--episodes", "3")
+    assert "adapts on 2 episodes at a time, so it cannot be measured after 3" in refusal(
+        capsys, *given, "--episodes", "3"
+    )
     assert "at least 0" in refusal(capsys, *given, "--episodes", "-1")
     assert "invalid choice" in refusal(capsys, *given, "--split", "dev")
     assert not (tmp_path / "out").exists()

@@ -186,4 +186,4 @@ def test_a_collector_is_what_the_settings_say(config: Config) -> None:
     collector = build_collector(config, fresh_policy(config))
     assert isinstance(collector, Collector)
     assert collector.control == config.control
-    assert (collector.advantages.discount, collector.advantages.smoothing) == (0.95, 0.95)
+    assert (collector.advantages.discount, collector.advantages.smoothing) == (0.8, 0.95)

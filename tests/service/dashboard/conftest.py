@@ -12,7 +12,7 @@ from service.dashboard.served import Service, service
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-PATIENCE = 60_000
+PATIENCE = 180_000
 """Milliseconds; a busy machine is slow, and that is no fault of the dashboard's."""
 
 WATCH_POLICY = """

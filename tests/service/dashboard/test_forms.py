@@ -104,7 +104,9 @@ def test_the_command_shown_is_the_request(served: Service, page: Page) -> None:
     page.goto(f"{served.address}/#/new/tasks")
     page.get_by_label("Name").fill("it's by curl")
     page.get_by_text("The same by curl").click()
-    command = page.locator(".job-form > details pre").inner_text()
+    shown = page.locator(".job-form > details pre")
+    expect(shown).to_contain_text("-d '")
+    command = shown.inner_text()
     body = command.partition("-d '")[2].rpartition("'")[0].replace("'\\''", "'")
     assert json.loads(body)["name"] == "it's by curl"
     assert f"{served.address}/api/training/tasks" in command

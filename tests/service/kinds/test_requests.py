@@ -195,7 +195,7 @@ def test_a_bad_field_is_refused_by_its_name(kind: Kind, field: str, value: objec
 
 def test_a_layer_that_there_is_not_is_refused_with_those_there_are() -> None:
     with pytest.raises(ValidationError) as refused:
-        request(Kind.TRANSFER, frozen_layers=[0, 6])
+        request(Kind.TRANSFER, frozen_layers=[0, 7])
     (error,) = refused.value.errors()
     assert error["loc"] == ("frozen_layers", 1)
     for number, layer in enumerate(policy.LAYERS):

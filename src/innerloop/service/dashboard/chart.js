@@ -26,7 +26,12 @@ export class LineChart {
     this.at = null;
     this.svg = draw("svg", { class: "chart", height, role: "presentation" });
     this.tip = make("div.tip", { "aria-hidden": "true", hidden: true });
-    this.element = make("div.plot", { role: "img", tabindex: "0" }, this.svg, this.tip);
+    this.element = make(
+      "div.plot",
+      { role: "img", tabindex: "0", "aria-label": `${name}, line chart` },
+      this.svg,
+      this.tip,
+    );
     this.waiting = false;
     new ResizeObserver(() => this.render()).observe(this.element);
     this.listen();
