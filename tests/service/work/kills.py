@@ -122,7 +122,7 @@ def processes(home: Path) -> Iterator[tuple[int, list[str]]]:
 
 @dataclass
 class Watcher:
-    """Looks again and again which processes have a job's metrics file open, as a training has all the time.
+    """Looks again and again which processes write to a job's metrics file; a training holds it open.
 
     Args:
         home: of the jobs.
@@ -159,20 +159,30 @@ class Watcher:
         """Looks once."""
         open_now: dict[str, set[int]] = defaultdict(set)
         for pid, _ in processes(self.home):
-            with suppress(OSError):
-                for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-                    with suppress(OSError):
-                        target = descriptor.readlink()
-                        # A file that was put in another's place shows where it was before.
-                        if target.name.startswith("metrics.jsonl") and "jobs" in target.parts:
-                            open_now[target.parent.parent.name].add(pid)
+            for job in written_by(pid):
+                open_now[job].add(pid)
         self.looks += 1
         self.at_work = sum(map(len, open_now.values()))
         for job, pids in open_now.items():
             self.seen[job] |= pids
-            if len(pids) > 1:
-                # One that reads the file of before for a moment is not at work in it.
+            # A look takes a while: one process may have ended before another, seen later, began.
+            if len(pids) > 1 and sum(job in written_by(pid) for pid in pids) > 1:
                 self.together.append((job, pids))
+
+
+def written_by(pid: int) -> Iterator[str]:
+    """The jobs whose metrics file a process has open to write to; a worker only reads it, now and then."""
+    with suppress(OSError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                target = descriptor.readlink()
+                flags = (
+                    Path(f"/proc/{pid}/fdinfo/{descriptor.name}").read_text().split("flags:")[1].split()[0]
+                )
+                # A file that was put in another's place shows where it was before.
+                at_work = target.name.startswith("metrics.jsonl") and "jobs" in target.parts
+                if at_work and int(flags, 8) & os.O_ACCMODE != os.O_RDONLY:
+                    yield target.parent.parent.name
 
 
 @dataclass
