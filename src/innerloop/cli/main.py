@@ -66,12 +66,28 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line; ``key=value`` settings may stand in several places.
+
+    Raises:
+        SystemExit: 2 for a usage error.
+    """
+    parser = build_parser()
+    # argparse fills a list of words from one place alone, and leaves over what stands after other options.
+    options, rest = parser.parse_known_args(words)
+    if rest:
+        if not (hasattr(options, "overrides") and all("=" in w and not w.startswith("-") for w in rest)):
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        options.overrides = [*options.overrides, *rest]
+    return options
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code (0, 2 for a usage or input error, 130 for an interrupt)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    options = build_parser().parse_args(words)
+    options = parse(words)
     show_what_is_logged()
     warnings.formatwarning = warning_line
     # What libraries announce to their developers is nothing to a user.
