@@ -70,9 +70,14 @@ class JobFolder:
         return self.path / ".lock"
 
     @property
+    def run(self) -> Path:
+        """The run's checkpoints and metrics, as :class:`~innerloop.service.kinds.kind.Place` has them."""
+        return Place(self.path).run
+
+    @property
     def metrics(self) -> Path:
         """The run's metrics."""
-        return self.path / "run" / METRICS_FILE
+        return self.run / METRICS_FILE
 
     @property
     def wandb(self) -> Path:
@@ -175,8 +180,7 @@ class JobFolder:
 
     def checkpoint(self) -> str | None:
         """The run's folder, which stands for its newest checkpoint, once there is one."""
-        run = self.path / "run"
-        return str(run) if (run / "latest").exists() else None
+        return str(self.run) if (self.run / "latest").exists() else None
 
     def mirror(self, mirrored: Mirrored) -> None:
         """Writes what W&B has now.
@@ -195,9 +199,8 @@ class JobFolder:
 
     def forget_run(self) -> None:
         """Removes checkpoints and metrics; the log stays."""
-        run = self.path / "run"
-        if run.exists():
-            shutil.rmtree(run)
+        if self.run.exists():
+            shutil.rmtree(self.run)
 
 
 @dataclass(frozen=True)
