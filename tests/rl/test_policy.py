@@ -56,6 +56,17 @@ def test_applications_and_nodes_have_no_order(family: Family) -> None:
 
 
 @both
+def test_one_pass_gives_what_the_single_methods_give(family: Family) -> None:
+    policy = policy_of(family)
+    seen = seen_by(policy, family)
+    actions = policy(seen, policy.noise((len(seen),), torch.Generator().manual_seed(1)))
+    judged = policy.judged(seen, actions)
+    torch.testing.assert_close(judged.value, policy.value(seen))
+    torch.testing.assert_close(judged.log_probability, policy.log_probability(seen, actions))
+    torch.testing.assert_close(judged.entropy, policy.entropy(seen))
+
+
+@both
 def test_what_is_there_matters(family: Family) -> None:
     policy = policy_of(family)
     seen = seen_by(policy, family)

@@ -48,6 +48,21 @@ class PolicyShape:
     task_width: int = 8
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What a policy makes of actions, ``...`` each.
+
+    Args:
+        value: the critic's estimate of the return.
+        log_probability: the logarithm of the density of the actions.
+        entropy: of the distribution of actions, up to a constant for scores.
+    """
+
+    value: Tensor
+    log_probability: Tensor
+    entropy: Tensor
+
+
 class ClusterPolicy(nn.Module):
     """See the module's text.
 
@@ -121,6 +136,18 @@ class ClusterPolicy(nn.Module):
         scores: Tensor = self.actor(torch.cat([own, shared, ways.unsqueeze(-1), region], dim=-1))
         return scores.squeeze(-1)
 
+    def judged(self, observations: Tensor, actions: Tensor) -> "Judged":
+        """What the policy makes of actions, in one pass.
+
+        Args:
+            observations: ``... x size``.
+            actions: choices ``... x D``, or scores ``... x U N``.
+        """
+        parts, encoded = self.encoded(observations)
+        parameters = self.head(parts, encoded)
+        value: Tensor = self.critic(encoded.common).squeeze(-1)
+        return Judged(value, self._density(parts, parameters, actions), self._entropy(parts, parameters))
+
     def log_probability(self, observations: Tensor, actions: Tensor) -> Tensor:
         """The logarithm of the density of actions.
 
@@ -132,23 +159,12 @@ class ClusterPolicy(nn.Module):
             ``...``; what is padding counts nothing.
         """
         parts, encoded = self.encoded(observations)
-        parameters = self.head(parts, encoded)
-        if self.shape.kind == "scaling":
-            every = parameters.log_softmax(-1)
-            chosen = every.gather(-1, actions.long().unsqueeze(-1)).squeeze(-1)
-            return (chosen * parts.applications[..., 0]).sum(-1)
-        deviation = self.log_deviation.exp()
-        scores = actions.reshape(parameters.shape)
-        density = -0.5 * ((scores - parameters) / deviation) ** 2 - self.log_deviation
-        return (density * self._pairs(parts)).sum((-2, -1))
+        return self._density(parts, self.head(parts, encoded), actions)
 
     def entropy(self, observations: Tensor) -> Tensor:
         """The entropy of the action distribution, up to a constant for scores; ``...``."""
         parts, encoded = self.encoded(observations)
-        if self.shape.kind == "scaling":
-            every = self.head(parts, encoded).log_softmax(-1)
-            return (-(every.exp() * every).sum(-1) * parts.applications[..., 0]).sum(-1)
-        return self.log_deviation * self._pairs(parts).sum((-2, -1))
+        return self._entropy(parts, self.head(parts, encoded))
 
     def value(self, observations: Tensor) -> Tensor:
         """The critic's estimate of the return, ``...``."""
@@ -200,6 +216,22 @@ class ClusterPolicy(nn.Module):
         if self.shape.kind == "scaling":
             return (parameters + noise).argmax(-1)
         return (parameters + self.log_deviation.exp() * noise).flatten(-2)
+
+    def _density(self, parts: Parts[Tensor], parameters: Tensor, actions: Tensor) -> Tensor:
+        if self.shape.kind == "scaling":
+            every = parameters.log_softmax(-1)
+            chosen = every.gather(-1, actions.long().unsqueeze(-1)).squeeze(-1)
+            return (chosen * parts.applications[..., 0]).sum(-1)
+        deviation = self.log_deviation.exp()
+        scores = actions.reshape(parameters.shape)
+        density = -0.5 * ((scores - parameters) / deviation) ** 2 - self.log_deviation
+        return (density * self._pairs(parts)).sum((-2, -1))
+
+    def _entropy(self, parts: Parts[Tensor], parameters: Tensor) -> Tensor:
+        if self.shape.kind == "scaling":
+            every = parameters.log_softmax(-1)
+            return (-(every.exp() * every).sum(-1) * parts.applications[..., 0]).sum(-1)
+        return self.log_deviation * self._pairs(parts).sum((-2, -1))
 
     def _task_at(self, observations: Tensor) -> Tensor:
         """What the task's vector does, moved by the facts at the end of observations, ``... x task_width``.

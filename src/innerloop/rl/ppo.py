@@ -82,7 +82,8 @@ class _Policy(ActorCriticPolicy):
     def forward(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Actions, values ``B x 1`` and log-probabilities ``B``."""
         actions = self._predict(obs, deterministic)
-        return actions, self.net.value(obs).unsqueeze(-1), self.net.log_probability(obs, actions)
+        judged = self.net.judged(obs, actions)
+        return actions, judged.value.unsqueeze(-1), judged.log_probability
 
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
         noise = self.net.noise((len(observation),))
@@ -91,8 +92,8 @@ class _Policy(ActorCriticPolicy):
 
     def evaluate_actions(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Values ``B x 1``, log-probabilities ``B`` and entropies ``B``."""
-        log_probability = self.net.log_probability(obs, actions)
-        return self.net.value(obs).unsqueeze(-1), log_probability, self.net.entropy(obs)
+        judged = self.net.judged(obs, actions)
+        return judged.value.unsqueeze(-1), judged.log_probability, judged.entropy
 
     def predict_values(self, obs: Any) -> Tensor:
         """Values, ``B x 1``."""
