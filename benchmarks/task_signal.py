@@ -18,7 +18,7 @@ from innerloop.core.sampler import derive_seed
 from innerloop.rl.artifacts import load_artifact
 from innerloop.rl.meta import build_collector
 from innerloop.rl.policy_gradient import PolicyLoss
-from innerloop.rl.tasks import ClusterLearner, ClusterTask
+from innerloop.rl.tasks import ClusterLearner, ClusterTask, Support
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
     ):
         learner = ClusterLearner(artifact.policy, loss, options.clusters)
         tasks = [
-            ClusterTask(members.scenario(number), derive_seed(0, number), collector, 1, 1)
+            ClusterTask(members.scenario(number), derive_seed(0, number), collector, Support(1), 1)
             for number in range(options.clusters)
         ]
         bundle = learner.bundle(tasks)

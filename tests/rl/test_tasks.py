@@ -13,7 +13,7 @@ from innerloop.rl.config import Config
 from innerloop.rl.meta import build_collector, build_learner, build_strategy
 from innerloop.rl.policy import ClusterPolicy
 from innerloop.rl.rollout import Trajectories
-from innerloop.rl.tasks import ClusterSampler, ClusterTask, Collector
+from innerloop.rl.tasks import ClusterSampler, ClusterTask, Collector, Support
 from rl.small import tiny
 
 TASKS = 4
@@ -28,7 +28,8 @@ def tasks_of(config: Config, policy: ClusterPolicy, episodes: int = 2) -> list[C
     collector = build_collector(config, policy)
     members = config.family.split("train")
     return [
-        ClusterTask(members.scenario(number), 100 + number, collector, episodes, 3) for number in range(TASKS)
+        ClusterTask(members.scenario(number), 100 + number, collector, Support(episodes), 3)
+        for number in range(TASKS)
     ]
 
 
@@ -61,7 +62,7 @@ def test_a_batch_follows_from_its_arguments(config: Config) -> None:
 @pytest.mark.parametrize("together", [False, True])
 def test_support_episodes_are_used_for_as_many_steps_as_asked(config: Config, together: bool) -> None:
     policy = fresh_policy(config)
-    tasks = [replace(task, support_uses=2) for task in tasks_of(config, policy)]
+    tasks = [replace(task, support_use=Support(2, uses=2)) for task in tasks_of(config, policy)]
     bundle = build_learner(config, policy, TASKS).bundle(tasks) if together else tasks[0]
     steps = []
     for step in range(4):
@@ -71,6 +72,30 @@ def test_support_episodes_are_used_for_as_many_steps_as_asked(config: Config, to
     assert steps[0].equal(steps[1])
     assert steps[2].equal(steps[3])
     assert not steps[0].equal(steps[2])
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_remembered_episodes_are_those_of_all_steps_so_far(config: Config, together: bool) -> None:
+    policy = fresh_policy(config)
+    axis = 1 if together else 0
+
+    def course(remembered: bool) -> list[Trajectories]:
+        use = Support(2, uses=2, remembered=remembered)
+        tasks = [replace(task, support_use=use, given=[], played=[]) for task in tasks_of(config, policy)]
+        bundle = build_learner(config, policy, TASKS).bundle(tasks) if together else tasks[0]
+        batches = []
+        for step in range(6):
+            params = {name: p + 0.1 * step for name, p in own(policy).items()}
+            given = {name: p.expand(TASKS, *p.shape) for name, p in params.items()} if together else params
+            bundle.query(given)  # asked for in between, it is no support
+            batches.append(bundle.support(step, given))
+        return batches
+
+    newest, all_of_them = course(False), course(True)
+    for step, batch in enumerate(all_of_them):
+        so_far = [newest[played] for played in range(0, step + 1, 2)]
+        expected = Trajectories(*(torch.cat(tensors, axis) for tensors in zip(*so_far, strict=True)))
+        assert_same(batch, expected)
 
 
 def test_batches_have_the_shapes_they_say(config: Config) -> None:

@@ -10,7 +10,7 @@ from innerloop.core.errors import InputError
 from innerloop.core.params import Params
 from innerloop.rl.artifacts import Artifact
 from innerloop.rl.families import Alone
-from innerloop.rl.meta import build_collector, build_learner, build_strategy
+from innerloop.rl.meta import build_collector, build_learner, build_strategy, support_use
 from innerloop.rl.policy import freeze
 from innerloop.rl.ppo import PPOTrainer
 from innerloop.rl.simulator.scenario import Scenario
@@ -53,7 +53,8 @@ def _by_inner_loop(
     artifact: Artifact, scenarios: Sequence[Scenario], seeds: Sequence[int], episodes: Sequence[int]
 ) -> Mapping[int, Params]:
     config, policy = artifact.config, artifact.policy
-    each, uses = config.meta.support_episodes, config.meta.support_uses
+    use = support_use(config.meta)
+    each, uses = use.episodes, use.uses
     if between := [count for count in episodes if count % each]:
         raise InputError(
             f"this policy adapts on {each} episodes at a time, so it cannot be measured after {between[0]}"
@@ -63,9 +64,7 @@ def _by_inner_loop(
     strategy = build_strategy(config.meta, policy)
     strategy.inner.rates.values.update(artifact.rates)
     collector = build_collector(config, policy)
-    tasks = [
-        ClusterTask(s, seed, collector, each, each, uses) for s, seed in zip(scenarios, seeds, strict=True)
-    ]
+    tasks = [ClusterTask(s, seed, collector, use, each) for s, seed in zip(scenarios, seeds, strict=True)]
     inner = replace(strategy.inner, steps=max(episodes) // each * uses)
     bundle = learner.bundle(tasks)
     found: dict[int, Params] = {}

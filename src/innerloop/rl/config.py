@@ -61,6 +61,7 @@ class MetaConfig:
     inner_steps: Count
     support_episodes: Count
     support_uses: Count
+    support_remembered: bool
     query_episodes: Count
     clusters: Count
     clusters_at_once: Count

@@ -12,7 +12,7 @@ from innerloop.rl.artifacts import Training, fresh_policy, load_artifact, save_a
 from innerloop.rl.config import Config, MetaConfig, to_dict
 from innerloop.rl.policy import ClusterPolicy, freeze
 from innerloop.rl.policy_gradient import Advantages, PolicyLoss
-from innerloop.rl.tasks import ClusterLearner, ClusterSampler, Collector
+from innerloop.rl.tasks import ClusterLearner, ClusterSampler, Collector, Support
 from innerloop.rl.transfer import transferred_policy
 from innerloop.tracking import trackers_of_run
 
@@ -40,9 +40,8 @@ def meta_train(config: Config, source: Path | None = None) -> TrainingResult:
         meta.clusters,
         derive_seed(run.seed, "meta-train"),
         build_collector(config, policy),
-        meta.support_episodes,
+        support_use(meta),
         meta.query_episodes,
-        meta.support_uses,
         meta.repeats,
     )
     folder = run.folder
@@ -86,6 +85,11 @@ def build_strategy(meta: MetaConfig, policy: ClusterPolicy) -> Strategy:
             return Reptile(inner)
         case "implicit_fomaml":
             return Implicit(inner, meta.cg_steps)
+
+
+def support_use(meta: MetaConfig) -> Support:
+    """How the inner loop comes by its episodes."""
+    return Support(meta.support_episodes, meta.support_uses, meta.support_remembered)
 
 
 def environment_steps(config: Config, steps: int) -> int:

@@ -96,6 +96,30 @@ class Collector:
 
 
 @dataclass(frozen=True)
+class Support:
+    """How an inner loop comes by its episodes.
+
+    Args:
+        episodes: played at once.
+        uses: inner steps in a row without playing more.
+        remembered: whether a step uses all episodes so far, and not the newest alone. What steps cost, and
+            so which cluster it is, old episodes tell as well as new ones.
+    """
+
+    episodes: int
+    uses: int = 1
+    remembered: bool = False
+
+    def plays(self, step: int) -> bool:
+        """Whether episodes are played for an inner step."""
+        return step % self.uses == 0
+
+    def at_hand(self, before: Sequence[Trajectories], new: Trajectories, step: int) -> list[Trajectories]:
+        """The batches an inner step uses, given those of the step before and what was played for it."""
+        return [*before, new] if self.remembered and step else [new]
+
+
+@dataclass(frozen=True)
 class ClusterTask:
     """One cluster to adapt to.
 
@@ -103,19 +127,17 @@ class ClusterTask:
         scenario: the cluster.
         seed: of all its episodes.
         collector: plays them.
-        support_episodes: an inner step.
+        support_use: how its support episodes are played and used.
         query_episodes: to be judged on.
-        support_uses: inner steps in a row that use the same support episodes.
         given: the batches that were played side by side with other tasks', in the order they were asked for.
-        played: the batch that was played last for this task alone.
+        played: what the last inner step of this task alone used.
     """
 
     scenario: Scenario
     seed: int
     collector: Collector
-    support_episodes: int
+    support_use: Support
     query_episodes: int
-    support_uses: int = 1
     given: list[Trajectories] = field(default_factory=list, repr=False, compare=False)
     played: list[Trajectories] = field(default_factory=list, repr=False, compare=False)
 
@@ -125,10 +147,11 @@ class ClusterTask:
         return self.scenario.name
 
     def support(self, step: int, params: Params) -> Trajectories:
-        """Episodes for an inner step, played with these parameters or at the last step that played any."""
-        if step % self.support_uses == 0:
-            self.played[:] = _gather([self], step, {name: p[None] for name, p in params.items()})
-        return self.played[0]
+        """Episodes for an inner step, played with these parameters or at steps before."""
+        if self.support_use.plays(step):
+            new = _gather([self], step, {name: p[None] for name, p in params.items()})[0]
+            self.played[:] = self.support_use.at_hand(self.played, new, step)
+        return _joined(self.played, 0)
 
     def query(self, params: Params) -> Trajectories:
         """Episodes to be judged on, played with these parameters."""
@@ -145,20 +168,22 @@ class _Together:
 
     tasks: Sequence[ClusterTask]
     asked: int = 0
+    support_batches: list[Trajectories] = field(default_factory=list)
 
     @property
     def name(self) -> str:
         return ", ".join(task.name for task in self.tasks)
 
     def support(self, step: int, params: Params) -> Trajectories:
-        return self._next(step, params)
+        use = self.tasks[0].support_use
+        if use.plays(step):
+            self.support_batches = use.at_hand(self.support_batches, self._next(step, params), step)
+        return _joined(self.support_batches, 1)
 
     def query(self, params: Params) -> Trajectories:
         return self._next(None, params)
 
     def _next(self, step: int | None, params: Params) -> Trajectories:
-        if step is not None and step % self.tasks[0].support_uses:
-            self.asked -= 1  # the same once more
         place, self.asked = self.asked, self.asked + 1
         if any(len(task.given) <= place for task in self.tasks):
             for task, batch in zip(self.tasks, _gather(self.tasks, step, params), strict=True):
@@ -196,9 +221,8 @@ class ClusterSampler:
         per_step: clusters in a meta-batch.
         seed: of the episodes.
         collector: plays the episodes.
-        support_episodes: an inner step.
+        support: how support episodes are played and used.
         query_episodes: to be judged on.
-        support_uses: inner steps in a row that use the same support episodes.
         repeats: meta-steps in a row that use a meta-batch and its episodes (ProMP; Rothfuss 2019).
     """
 
@@ -208,14 +232,12 @@ class ClusterSampler:
         per_step: int,
         seed: int,
         collector: Collector,
-        support_episodes: int,
+        support: Support,
         query_episodes: int,
-        support_uses: int = 1,
         repeats: int = 1,
     ) -> None:
         self._members, self._per_step, self._seed, self._collector = members, per_step, seed, collector
-        self._support, self._query, self._repeats = support_episodes, query_episodes, repeats
-        self._uses = support_uses
+        self._support, self._query, self._repeats = support, query_episodes, repeats
         self._steps = 0
         self._tasks: list[Task] = []
 
@@ -244,20 +266,24 @@ class ClusterSampler:
             self._collector,
             self._support,
             self._query,
-            self._uses,
         )
 
 
 def _gather(tasks: Sequence[ClusterTask], step: int | None, params: Params) -> list[Trajectories]:
     """Episodes for an inner step, or to be judged on, of each of T tasks with parameters of its own."""
     first = tasks[0]
-    episodes = first.query_episodes if step is None else first.support_episodes
+    episodes = first.query_episodes if step is None else first.support_use.episodes
     place = "query" if step is None else f"support {step}"
     seeds = [derive_seed(task.seed, place) for task in tasks]
     collector = first.collector
     played = collector.play([task.scenario for task in tasks], seeds, params, episodes)
     likely = collector.log_probabilities(played, params)
     return [collector.batch(entry, each, step is None) for entry, each in zip(played, likely, strict=True)]
+
+
+def _joined(batches: Sequence[Trajectories], episodes: int) -> Trajectories:
+    """Batches one after another along the dimension of episodes."""
+    return Trajectories(*(torch.cat(tensors, episodes) for tensors in zip(*batches, strict=True)))
 
 
 def _environment_steps(batch: Trajectories) -> int:
