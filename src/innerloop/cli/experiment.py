@@ -15,7 +15,7 @@ def register(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "Run it again to go on where it stopped.",
     )
     add_settings(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, on_several_processes=True)
     quick = groups.add_parser(
         "quickstart",
         help="the main job on the embedded model, from nothing to a report",
@@ -33,13 +33,21 @@ def run(options: argparse.Namespace) -> None:
     from rich.console import Console
 
     from innerloop.cli.progress import cell_progress
+    from innerloop.core.parallel import joined
     from innerloop.llm.config import load_config
     from innerloop.llm.experiment import Narrator, run_experiment
     from innerloop.report import print_table
 
     console = Console(stderr=True)
-    narrator = Narrator(stage=lambda name: console.rule(name, align="left"), cells=cell_progress)
-    config = load_config(options.config_name, options.config_path, options.overrides)
-    result = run_experiment(config, narrator)
-    print_table(result.study)
-    print(f"report: {result.report.html}")
+    with joined() as world:
+
+        def stage(name: str) -> None:
+            if world.is_main:
+                console.rule(name, align="left")
+
+        with world.together():
+            config = load_config(options.config_name, options.config_path, options.overrides)
+        result = run_experiment(config, Narrator(stage, cell_progress), world)
+    if result is not None:
+        print_table(result.study)
+        print(f"report: {result.report.html}")

@@ -23,7 +23,7 @@ def register(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "Run it again to go on from the last checkpoint.",
     )
     add_settings(train)
-    train.set_defaults(run=run_train)
+    train.set_defaults(run=run_train, on_several_processes=True)
     evaluate = verbs.add_parser(
         "evaluate",
         help="accuracy on episodes of classes never trained on",
@@ -73,12 +73,17 @@ def register(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 def run_train(options: argparse.Namespace) -> None:
     """Trains."""
+    from innerloop.core.parallel import joined
     from innerloop.fewshot.config import load_config
     from innerloop.fewshot.train import train
 
     keep_freed_memory()
-    result = train(load_config(options.config_name, options.config_path, options.overrides))
-    print(f"checkpoint: {result.checkpoint}\nmetrics:    {result.metrics}")
+    with joined() as world:
+        with world.together():
+            config = load_config(options.config_name, options.config_path, options.overrides)
+        result = train(config, world)
+    if world.is_main:
+        print(f"checkpoint: {result.checkpoint}\nmetrics:    {result.metrics}")
 
 
 def run_evaluate(options: argparse.Namespace) -> None:

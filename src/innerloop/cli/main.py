@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from innerloop import __version__
 from innerloop.core.errors import InnerloopError, InputError, Interrupted
+from innerloop.core.launch import launched, rank_here
 
 GROUPS = (
     "experiment",
@@ -33,6 +34,10 @@ GROUPS = (
     "worker",
 )
 
+_ONE_PROCESS = (
+    "this command runs in one process; start it without torchrun (train, experiment and fewshot train run "
+    "on several)"
+)
 EXIT_INPUT_ERROR = 2
 EXIT_INTERRUPTED = 130
 
@@ -88,22 +93,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     options = parse(words)
+    if launched() and not hasattr(options, "on_several_processes"):
+        if rank_here() == 0:
+            print("innerloop: error: " + _ONE_PROCESS, file=sys.stderr)
+        return EXIT_INPUT_ERROR
     show_what_is_logged()
     warnings.formatwarning = warning_line
     # What libraries announce to their developers is nothing to a user.
     for category in (DeprecationWarning, FutureWarning):
         warnings.simplefilter("ignore", category)
+    if rank_here():
+        warnings.simplefilter("ignore")
     try:
         options.run(options)
     except (Interrupted, KeyboardInterrupt) as stop:
-        print(f"innerloop: interrupted{': ' + str(stop) if str(stop) else ''}", file=sys.stderr)
+        _tell(stop, f"interrupted{': ' + one_line(stop) if str(stop) else ''}")
         return EXIT_INTERRUPTED
     except (InnerloopError, OSError) as error:
         if debug:
             traceback.print_exc()
-        print(f"innerloop: error: {one_line(error)}", file=sys.stderr)
+        _tell(error, f"error: {one_line(error)}")
         return EXIT_INPUT_ERROR if isinstance(error, InputError | OSError) else 1
     return 0
+
+
+def _tell(ending: BaseException, line: str) -> None:
+    """Shows how a command ended, once however many processes it ran on."""
+    if not getattr(ending, "told_by_main", False):
+        process = f"process {rank_here()}: " if rank_here() else ""
+        print(f"innerloop: {process}{line}", file=sys.stderr)
 
 
 def show_what_is_logged() -> None:
@@ -111,7 +129,7 @@ def show_what_is_logged() -> None:
     logger = logging.getLogger("innerloop")
     if not any(isinstance(handler, StderrHandler) for handler in logger.handlers):
         logger.addHandler(StderrHandler())
-        logger.setLevel(logging.INFO)
+        logger.setLevel(logging.ERROR if rank_here() else logging.INFO)
 
 
 def warning_line(

@@ -27,13 +27,18 @@ def register(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "Run it again to go on from the last checkpoint.",
     )
     add_settings(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, on_several_processes=True)
 
 
 def run(options: argparse.Namespace) -> None:
     """Trains."""
+    from innerloop.core.parallel import joined
     from innerloop.llm.config import load_config
     from innerloop.llm.train import train
 
-    result = train(load_config(options.config_name, options.config_path, options.overrides))
-    print(f"checkpoint: {result.checkpoint}\nmetrics:    {result.metrics}")
+    with joined() as world:
+        with world.together():
+            config = load_config(options.config_name, options.config_path, options.overrides)
+        result = train(config, world)
+    if world.is_main:
+        print(f"checkpoint: {result.checkpoint}\nmetrics:    {result.metrics}")

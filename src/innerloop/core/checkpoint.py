@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from innerloop.core.errors import InputError
+from innerloop.core.parallel import World
+from innerloop.core.stored import StoredTensors, as_it_lies, write_tensors
 
 STATE_FOLDER = "trainer_state"
 LATEST = "latest"
@@ -31,10 +32,12 @@ class CheckpointFolder:
     Args:
         folder: the run's folder; made if missing.
         keep: how many checkpoints to keep, the newest; -1 keeps all.
+        world: the processes whose run it is. All of them save; the main one makes and moves folders.
     """
 
-    def __init__(self, folder: Path, keep: int = -1) -> None:
+    def __init__(self, folder: Path, keep: int = -1, world: World | None = None) -> None:
         self.folder, self.keep = folder, keep
+        self._world = world or World()
 
     def steps(self) -> list[int]:
         """The steps of the whole checkpoints, ascending."""
@@ -64,27 +67,48 @@ class CheckpointFolder:
 
         Args:
             step: the step it is of.
-            write: fills the folder it is given.
+            write: fills the folder it is given; every process calls it.
 
         Raises:
             InputError: if the disk is full or the folder read-only; older checkpoints are untouched.
         """
         target = self.path(step)
+        hidden = _hidden(target, "writing")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.tidy()
-            _write_whole(_hidden(target, "writing"), write)
-            self._put_in_place(target)
-            _sync(self.folder)
-            self._prune(step)
-            self.tidy()
-        except (OSError, SafetensorError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise InputError(
-                f"cannot write the checkpoint {target}: {reason}; free some space or choose another "
-                "trainer.default_local_dir, then run again to resume"
-            ) from error
+            with self._step_of(target) as is_main:
+                if is_main:
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                    self.tidy()
+                    hidden.mkdir()
+            with self._step_of(target):
+                write(hidden)
+            with self._step_of(target) as is_main:
+                if is_main:
+                    _force_to_disk(hidden)
+        except BaseException:
+            if self._world.is_main:
+                shutil.rmtree(hidden, ignore_errors=True)
+            raise
+        with self._step_of(target) as is_main:
+            if is_main:
+                self._put_in_place(target)
+                _sync(self.folder)
+                self._prune(step)
+                self.tidy()
         return target
+
+    @contextmanager
+    def _step_of(self, target: Path) -> Iterator[bool]:
+        """A part of saving that all processes end together; tells whether this is the main one."""
+        with self._world.together():
+            try:
+                yield self._world.is_main
+            except (OSError, SafetensorError) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise InputError(
+                    f"cannot write the checkpoint {target}: {reason}; free some space or choose another "
+                    "trainer.default_local_dir, then run again to resume"
+                ) from error
 
     def tidy(self) -> None:
         """Finishes or clears away what a killed run left half done."""
@@ -133,18 +157,21 @@ class CheckpointFolder:
 
 @dataclass
 class RunState:
-    """Everything a run needs to go on: named tensors, and plain values that JSON can hold."""
+    """Everything a run needs to go on: named tensors, and plain values that JSON can hold.
 
-    tensors: dict[str, Tensor] = field(default_factory=dict)
+    One that was read reads its tensors when they are asked for.
+    """
+
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
 
-    def write(self, checkpoint: Path) -> None:
-        """Writes ``trainer_state/`` into a checkpoint folder."""
+    def write(self, checkpoint: Path, world: World | None = None) -> None:
+        """Writes ``trainer_state/`` into a checkpoint folder; every process of a run calls it."""
+        world = world or World()
         folder = checkpoint / STATE_FOLDER
-        folder.mkdir()
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
-        save_file(tensors, folder / "tensors.safetensors")
-        (folder / "state.json").write_text(json.dumps(self.values, indent=1))
+        write_tensors(folder, self.tensors, world)
+        if world.is_main:
+            (folder / "state.json").write_text(json.dumps(self.values, indent=1))
 
     @classmethod
     def read(cls, checkpoint: Path) -> "RunState":
@@ -153,9 +180,10 @@ class RunState:
         Raises:
             InputError: if it is missing or damaged.
         """
+        values = cls.read_values(checkpoint)
         with _damage_named(checkpoint):
-            tensors = load_file(checkpoint / STATE_FOLDER / "tensors.safetensors")
-        return cls(tensors, cls.read_values(checkpoint))
+            tensors = StoredTensors(checkpoint / STATE_FOLDER)
+        return cls(tensors, values)
 
     @staticmethod
     def read_values(checkpoint: Path) -> dict[str, Any]:
@@ -170,14 +198,16 @@ class RunState:
                 raise ValueError("state.json holds no object")
         return values
 
-    def section(self, prefix: str) -> dict[str, Tensor]:
+    def section(self, prefix: str) -> Mapping[str, Tensor]:
         """The tensors whose names start with ``prefix/``, without it."""
         start = f"{prefix}/"
+        if isinstance(self.tensors, StoredTensors):
+            return self.tensors.section(start)
         return {name.removeprefix(start): t for name, t in self.tensors.items() if name.startswith(start)}
 
     def put(self, prefix: str, tensors: Mapping[str, Tensor]) -> None:
         """Adds tensors under ``prefix/``."""
-        self.tensors.update({f"{prefix}/{name}": tensor for name, tensor in tensors.items()})
+        self.tensors = {**self.tensors, **{f"{prefix}/{name}": tensor for name, tensor in tensors.items()}}
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -193,11 +223,20 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Puts saved state back into an optimizer built like the saved one."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
+    for key in tensors:
         index, name = key.split("/", 1)
-        state.setdefault(int(index), {})[name] = tensor
+        parameter = parameters[int(index)]
+        # What is not a number for each entry, such as the count of steps, every process has whole.
+        like = parameter if shape_of(tensors, key) == parameter.shape else torch.empty(())
+        state.setdefault(int(index), {})[name] = as_it_lies(tensors, key, like)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def shape_of(tensors: Mapping[str, Tensor], name: str) -> torch.Size:
+    """A tensor's shape, without reading it where it is stored."""
+    return tensors.shape(name) if isinstance(tensors, StoredTensors) else tensors[name].shape
 
 
 @contextmanager
@@ -217,16 +256,6 @@ def _is_step(name: str) -> bool:
 
 def _hidden(path: Path, purpose: str) -> Path:
     return path.with_name(f".{path.name}.{purpose}")
-
-
-def _write_whole(folder: Path, write: Callable[[Path], None]) -> None:
-    folder.mkdir()
-    try:
-        write(folder)
-        _force_to_disk(folder)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
 
 
 def _force_to_disk(folder: Path) -> None:

@@ -2,7 +2,13 @@
 
 
 class InnerloopError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose.
+
+    Attributes:
+        told_by_main: whether another process of the same run, the main one, says it too.
+    """
+
+    told_by_main = False
 
 
 class InputError(InnerloopError):
@@ -24,6 +30,10 @@ class NonFiniteError(InnerloopError):
             f"{what} of task '{task}' is not finite at step {step}; "
             "lower the inner or outer learning rate, or clip the gradient"
         )
+
+    def __reduce__(self) -> tuple[type["NonFiniteError"], tuple[str, str, int]]:
+        """As it travels between the processes of a run."""
+        return type(self), (self.what, self.task, self.step)
 
 
 class Interrupted(InnerloopError):  # noqa: N818 - it reports a request, not a fault

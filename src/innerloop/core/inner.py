@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from innerloop.core.params import Params, dot, scaled
+from innerloop.core.params import Params, dot, local, scaled
 
 State = dict[str, Tensor]
 Moments = Literal["reset", "carry"]
@@ -65,6 +65,10 @@ class LearningRates:
 class InnerRule(Protocol):
     """Turns gradients into updates."""
 
+    @property
+    def carries(self) -> bool:
+        """Whether it uses what ``carry`` tells it."""
+
     def init(self, params: Params) -> State:
         """The state before the first step."""
 
@@ -98,6 +102,11 @@ class SGD:
     """
 
     max_norm: float | None = None
+
+    @property
+    def carries(self) -> bool:
+        """Never."""
+        return False
 
     def init(self, params: Params) -> State:  # noqa: ARG002
         """No state."""
@@ -140,6 +149,11 @@ class Adam:
     moments: Moments = "reset"
     _carried: Params = field(default_factory=dict, repr=False)
 
+    @property
+    def carries(self) -> bool:
+        """If the policy is ``carry``."""
+        return self.moments == "carry"
+
     def init(self, params: Params) -> State:
         """Zero or carried moments, keyed ``first/NAME``, ``second/NAME``, and the ``count`` of steps."""
         state: State = {}
@@ -150,7 +164,7 @@ class Adam:
                 state[key] = start + self._carried[key].to(tensor) if key in self._carried else start
         # The count is made from a parameter so that it maps over tasks as the moments do; half precision
         # could not count past 256.
-        anchor = next(iter(params.values())).detach().flatten()[:1].sum()
+        anchor = local(next(iter(params.values())).detach()).flatten()[:1].sum()
         zero = torch.zeros_like(anchor, dtype=torch.promote_types(anchor.dtype, torch.float32))
         state["count"] = zero + self._carried["count"].to(zero) if "count" in self._carried else zero
         return state

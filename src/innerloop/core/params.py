@@ -44,15 +44,29 @@ def cloned(params: Mapping[str, Tensor]) -> Params:
 
 
 def dot(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Tensor:
-    """The inner product of two vectors, shape ``()``; differentiable."""
-    return torch.stack([(tensor * right[name]).sum() for name, tensor in left.items()]).sum()
+    """The inner product of two vectors, shape ``()``; differentiable. Of sharded vectors, over all shards."""
+    return whole(torch.stack([(tensor * right[name]).sum() for name, tensor in left.items()]).sum())
 
 
 def norm(params: Mapping[str, Tensor]) -> Tensor:
-    """The Euclidean norm of the whole vector, shape ``()``."""
-    return torch.stack([tensor.square().sum() for tensor in params.values()]).sum().sqrt()
+    """The Euclidean norm of the whole vector, shape ``()``. Of a sharded vector, over all shards."""
+    return whole(torch.stack([tensor.square().sum() for tensor in params.values()]).sum()).sqrt()
 
 
 def all_finite(params: Mapping[str, Tensor]) -> bool:
-    """Whether no entry is NaN or infinite."""
-    return all(bool(torch.isfinite(tensor).all()) for tensor in params.values())
+    """Whether no entry that this process holds is NaN or infinite."""
+    return all(bool(torch.isfinite(local(tensor)).all()) for tensor in params.values())
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part of a tensor that this process holds: of a plain one, all of it."""
+    to_local = getattr(tensor, "to_local", None)  # asked this way, since DTensor is slow to import
+    part: Tensor = tensor if to_local is None else to_local()
+    return part
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor that may be sharded, or a sum over shards still to be made; every holder must ask."""
+    full_tensor = getattr(tensor, "full_tensor", None)
+    full: Tensor = tensor if full_tensor is None else full_tensor()
+    return full

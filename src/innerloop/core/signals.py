@@ -32,7 +32,11 @@ class StopRequest:
             raise KeyboardInterrupt
         self.signal = number
 
+    def asked(self) -> Interrupted | None:
+        """What to end the run with if a stop was asked for."""
+        return None if self.signal is None else Interrupted(f"{signal.Signals(self.signal).name} received")
+
     def check(self) -> None:
         """Raises :class:`Interrupted` if a stop was asked for."""
-        if self.signal is not None:
-            raise Interrupted(f"{signal.Signals(self.signal).name} received")
+        if (asked := self.asked()) is not None:
+            raise asked

@@ -1,59 +1,43 @@
 """The outer loop: tasks -> meta-gradient -> outer optimizer -> tracker, with checkpoints and exact resume."""
 
 import math
-import resource
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from innerloop.core import params as vector
-from innerloop.core.checkpoint import CheckpointFolder, RunState, optimizer_tensors, restore_optimizer
-from innerloop.core.errors import InputError, Interrupted, NonFiniteError
-from innerloop.core.inner import State
+from innerloop.core.checkpoint import CheckpointFolder, RunState, shape_of
+from innerloop.core.errors import InnerloopError, InputError, Interrupted, NonFiniteError
 from innerloop.core.learner.base import Learner
 from innerloop.core.losses import TaskLosses
 from innerloop.core.metagrad import MetaGradient, Strategy
 from innerloop.core.monitor import losses_of
+from innerloop.core.outer import Outer, OuterSettings, gradient_norm, put
+from innerloop.core.parallel import Turn, World
 from innerloop.core.params import Params
-from innerloop.core.sampler import SamplerState, TaskSampler
-from innerloop.core.schedule import OptimizerName, ScheduleName, build_optimizer, rate_multiplier
+from innerloop.core.peak import peak_memory
+from innerloop.core.pooling import Pool, together
+from innerloop.core.sampler import SamplerState, TaskSampler, derive_seed
 from innerloop.core.signals import StopRequest
+from innerloop.core.stored import as_it_lies
 from innerloop.core.task import Task
-from innerloop.core.tracking import Tracker
+from innerloop.core.tracking import Fanout, Tracker
+
+__all__ = ["MetaTrainer", "OuterSettings", "Resume", "RunSettings", "TrainingResult", "peak_memory"]
 
 Resume = Literal["auto", "disable"] | Path
+_APART = (
+    "the processes of this run are not at the same place; start all of them with the same settings, data and "
+    "checkpoint"
+)
 STATE_PARTS = frozenset({"optimizer", "extra"})
-
-
-@dataclass(frozen=True)
-class OuterSettings:
-    """The outer optimization.
-
-    Args:
-        learning_rate: of the outer optimizer; for Reptile under SGD this is ε.
-        total_steps: meta-steps in the run.
-        optimizer: which one.
-        weight_decay: on θ.
-        betas: of Adam and AdamW.
-        clip_norm: shorten the meta-gradient to this norm; ``None`` leaves it.
-        schedule: of the learning rate.
-        warmup_ratio: share of the run over which the rate rises.
-    """
-
-    learning_rate: float
-    total_steps: int
-    optimizer: OptimizerName = "adamw"
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    clip_norm: float | None = None
-    schedule: ScheduleName = "constant"
-    warmup_ratio: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -118,7 +102,10 @@ class MetaTrainer:
         run: folder, checkpoints, resume.
         trackers: makes the trackers, told the step the run starts after.
         export: fills a checkpoint folder with what users load (a model or an adapter).
-        evaluate: measures held-out tasks; gives metrics to track.
+        evaluate: measures held-out tasks; gives metrics to track. Every process of a run calls it, and
+            ``export``, which only the main one need obey.
+        world: the processes that share out each meta-batch; by default this one alone. All must be given the
+            same of everything else, and seed PyTorch alike.
     """
 
     def __init__(
@@ -131,28 +118,23 @@ class MetaTrainer:
         trackers: Callable[[int], Tracker],
         export: Callable[[Path], None] = lambda _folder: None,
         evaluate: Callable[[], Mapping[str, float]] | None = None,
+        world: World | None = None,
     ) -> None:
         self.learner, self.strategy, self.sampler = learner, strategy, sampler
-        self.outer, self.run = outer, run
-        self.checkpoints = CheckpointFolder(run.folder, run.keep)
+        self.run, self.world = run, world or World()
+        self.checkpoints = CheckpointFolder(run.folder, run.keep, self.world)
         self.step = 0
         self.seconds = 0.0
         self._saved: Path | None = None
         self._make_tracker, self._export, self._evaluate = trackers, export, evaluate
         self._rates = strategy.inner.rates
-        # Half-precision parameters are too coarse to gather small outer steps: θ's master copy is float32.
-        self._masters: dict[str, nn.Parameter] = {
-            name: p if p.dtype in (torch.float32, torch.float64) else nn.Parameter(p.detach().float())
-            for name, p in learner.theta.items()
-        }
-        self._optimizer = build_optimizer(
-            outer.optimizer,
-            self._masters.values(),
-            self._rates.values.values(),
-            outer.learning_rate,
-            outer.weight_decay,
-            outer.betas,
-        )
+        self._outer = Outer(outer, learner.theta, strategy.inner.rates)
+        self._last_step = outer.total_steps
+        if self.world.size > 1 and strategy.keeps_buffers and learner.buffers:
+            raise InputError(
+                "this method gathers running statistics over the tasks of a meta-batch, which several "
+                "processes cannot do together; start one"
+            )
 
     def fit(self) -> Path:
         """Runs to the last step and returns the last checkpoint.
@@ -162,10 +144,13 @@ class MetaTrainer:
             Interrupted: SIGTERM or SIGINT came; the last whole step is saved.
         """
         self._resume()
-        tracker = self._make_tracker(self.step)
+        tracker: Tracker = Fanout(())
+        with self.world.together():
+            if self.world.is_main:
+                tracker = self._make_tracker(self.step)
         try:
             with StopRequest() as stop:
-                while self.step < self.outer.total_steps:
+                while self.step < self._last_step:
                     self._guarded_step(tracker, stop)
                 return self._save_if_new()
         finally:
@@ -184,56 +169,95 @@ class MetaTrainer:
             self.sampler.load_state_dict(marker.sampler)
             self.learner.ledger.load_state_dict(marker.ledger)
             torch.set_rng_state(marker.random)
-            _put(marker.buffers, self.learner.buffers)
+            put(marker.buffers, self.learner.buffers)
             saved = self._save_if_new()
             ending.args = (f"{ending}; step {self.step} is saved in {saved}",)
             raise
-        if self._evaluate is not None and _due(self.step, self.run.evaluate_every, self.outer.total_steps):
+        if self._evaluate is not None and _due(self.step, self.run.evaluate_every, self._last_step):
             metrics |= self._evaluate()
-        tracker.log(self.step, metrics)
-        if _due(self.step, self.run.save_every, self.outer.total_steps):
+        with self.world.together():
+            tracker.log(self.step, metrics)
+        if _due(self.step, self.run.save_every, self._last_step):
             self._save_if_new()
 
     def _meta_step(self, stop: StopRequest) -> dict[str, float]:
-        began, units_before = time.perf_counter(), self.learner.ledger.units
+        began, spent_before = time.perf_counter(), self.learner.ledger.state_dict()
         tasks = self.sampler.sample()
-        total: Params = {}
-        rate_total: Params = {}
-        losses: list[TaskLosses] = []
-        extras: dict[str, list[Tensor]] = {}
-        states: list[State] = []
-        for start in range(0, len(tasks), self.learner.tasks_at_once):
-            stop.check()
-            chunk = tasks[start : start + self.learner.tasks_at_once]
-            result = self.strategy(self.learner, self.learner.bundle(chunk))
-            losses += losses_of(chunk, result)
-            self._refuse_non_finite(chunk, losses[-len(chunk) :], result)
-            gradient = {name: g.to(self._masters[name].dtype) for name, g in result.gradient.items()}
-            total = vector.add(total, gradient) if total else gradient
-            rate_total = vector.add(rate_total, result.rate_gradient) if rate_total else result.rate_gradient
-            for name, values in result.extras.items():
-                extras.setdefault(name, []).append(values)
-            states += result.states
-        total = vector.scaled(total, 1 / len(tasks))
-        norm = nn.utils.get_total_norm(total.values())
+        pool = Pool(self._outer.masters, self.strategy.inner.rule)
+        with self._own_randomness() as seed:
+            self._adapt_to_share(tasks, pool, seed, stop)
+        spent = {name: now - spent_before[name] for name, now in self.learner.ledger.state_dict().items()}
+        pool.figures.spent, pool.figures.peak_memory = spent, peak_memory()
+        figures = together(self.world, pool.figures)
+        gradient, rate_gradient = pool.mean(self.world, len(tasks))
+        norm = gradient_norm(gradient)
         if not bool(torch.isfinite(norm)):
             names = ", ".join(task.name for task in tasks)
-            raise NonFiniteError("norm of the meta-gradient", names, self.step + 1)
-        rate = self._outer_step(total, vector.scaled(rate_total, 1 / len(tasks)), norm)
-        if states:
-            self.strategy.inner.rule.carry(states)
+            self.world.agree(NonFiniteError("norm of the meta-gradient", names, self.step + 1))
+        rate = self._outer.step(self.step, gradient, rate_gradient, norm)
+        self.learner.ledger.load_state_dict(
+            {name: count + figures.spent[name] for name, count in spent_before.items()}
+        )
         self.step += 1
         elapsed = time.perf_counter() - began
         self.seconds += elapsed
         return {
-            **self.strategy.metrics(losses),
+            **self.strategy.metrics(figures.ordered()),
             "meta/grad_norm": float(norm),
             "meta/lr": rate,
-            **{f"meta/{name}": float(torch.cat(values).mean()) for name, values in extras.items()},
-            f"perf/{self.run.unit}": self.learner.ledger.units - units_before,
+            **{f"meta/{name}": fmean(places.values()) for name, places in figures.extras.items()},
+            f"perf/{self.run.unit}": figures.spent["units"],
             "perf/seconds": elapsed,
-            "perf/peak_memory_bytes": peak_memory(),
+            "perf/peak_memory_bytes": figures.peak_memory,
         }
+
+    def _adapt_to_share(self, tasks: Sequence[Task], pool: Pool, seed: int, stop: StopRequest) -> None:
+        """Adapts to this process's share of the tasks; what goes wrong on one process is raised on all."""
+        problem: InnerloopError | None = None
+        at_once = self.learner.tasks_at_once
+        with self.world.together():
+            turns = self.world.turns(len(tasks))
+        for chunk in (turns[start : start + at_once] for start in range(0, len(turns), at_once)):
+            if self.world.in_step:
+                # Nobody may stop here while the others are in the middle of a task that needs all.
+                self.world.agree(problem or stop.asked())
+            elif problem := stop.asked():
+                break
+            torch.manual_seed(derive_seed(seed, chunk[0].index))
+            try:
+                self._adapt_to([tasks[turn.index] for turn in chunk], chunk, pool)
+            except NonFiniteError as error:
+                problem = error
+                if not self.world.in_step:
+                    break
+        self.world.agree(problem)
+
+    def _adapt_to(self, tasks: Sequence[Task], turns: Sequence[Turn], pool: Pool) -> None:
+        if not turns[0].counts:
+            with self.learner.unaccounted():
+                self.strategy(self.learner, self.learner.bundle(tasks))
+            return
+        result = self.strategy(self.learner, self.learner.bundle(tasks))
+        losses = losses_of(tasks, result)
+        self._refuse_non_finite(tasks, losses, result)
+        pool.add(turns, losses, result)
+
+    @contextmanager
+    def _own_randomness(self) -> Iterator[int]:
+        """Gives the seed of a step's tasks, each of which has its own whichever process adapts to it.
+
+        Raises:
+            InputError: if the processes have come apart, so that they would train on different things.
+        """
+        seed = int(torch.randint(2**62, ()))
+        after = torch.get_rng_state()
+        heard = self.world.gather((self.step, seed, self.sampler.state_dict()))
+        if any(said != heard[0] for said in heard):
+            self.world.agree(InputError(_APART))
+        try:
+            yield seed
+        finally:
+            torch.set_rng_state(after)
 
     def _refuse_non_finite(
         self, tasks: Sequence[Task], losses: Sequence[TaskLosses], result: MetaGradient
@@ -251,28 +275,6 @@ class MetaTrainer:
         if not (vector.all_finite(result.gradient) and vector.all_finite(result.rate_gradient)):
             raise NonFiniteError("meta-gradient", ", ".join(task.name for task in tasks), self.step + 1)
 
-    def _outer_step(self, gradient: Params, rate_gradient: Params, norm: Tensor) -> float:
-        """One step of the outer optimizer along a gradient of this norm; returns the learning rate used."""
-        for name, master in self._masters.items():
-            master.grad = gradient[name].to(master)
-        for name, rates in self._rates.values.items():
-            rates.grad = rate_gradient[name].to(rates)
-        if self.outer.clip_norm is not None:
-            nn.utils.clip_grads_with_norm_(self._masters.values(), self.outer.clip_norm, norm)
-        factor = rate_multiplier(
-            self.outer.schedule, self.step, self.outer.total_steps, self.outer.warmup_ratio
-        )
-        for group in self._optimizer.param_groups:
-            group["lr"] = factor * self.outer.learning_rate
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        self._publish()
-        return factor * self.outer.learning_rate
-
-    def _publish(self) -> None:
-        """Puts the master copy of θ into the module."""
-        _put(self._masters, self.learner.theta)
-
     def _save_if_new(self) -> Path:
         # What the folder holds under this name may be of another run; only our own save or load counts.
         path = self.checkpoints.path(self.step)
@@ -281,6 +283,7 @@ class MetaTrainer:
         return path
 
     def _write(self, folder: Path) -> None:
+        """Fills a checkpoint's folder; every process comes here."""
         self._export(folder)
         state = RunState(
             values={
@@ -289,23 +292,21 @@ class MetaTrainer:
                 "ledger": self.learner.ledger.state_dict(),
                 "sampler": self.sampler.state_dict(),
                 "holds": sorted(self.run.saved & STATE_PARTS),
-                "optimizer": self.outer.optimizer,
+                "optimizer": self._outer.settings.optimizer,
             }
         )
-        state.put("theta", self._masters)
+        state.put("theta", self._outer.masters)
         state.put("rates", self._rates.values)
         state.put("buffers", self.learner.buffers)
         if "optimizer" in self.run.saved:
-            state.put("optimizer", optimizer_tensors(self._optimizer))
+            self._outer.save_optimizer(state)
         if "extra" in self.run.saved:
             state.put("rule", self.strategy.inner.rule.state_dict())
             state.put("random", {"cpu": torch.get_rng_state()})
-        state.write(folder)
+        state.write(folder, self.world)
 
     def _resume(self) -> None:
-        if self.run.folder.is_dir():
-            self.checkpoints.tidy()
-        found = self.checkpoints.latest()
+        found = self.world.from_main(self._newest)
         if self.run.resume == "disable":
             if found is not None:
                 raise InputError(
@@ -315,21 +316,30 @@ class MetaTrainer:
             return
         checkpoint = self.run.resume if isinstance(self.run.resume, Path) else found
         if checkpoint is not None:
-            self._restore(RunState.read(checkpoint), checkpoint)
+            with self.world.together():
+                self._restore(RunState.read(checkpoint), checkpoint)
+
+    def _newest(self) -> Path | None:
+        if self.run.folder.is_dir():
+            self.checkpoints.tidy()
+        return self.checkpoints.latest()
 
     def _restore(self, state: RunState, checkpoint: Path) -> None:
-        for name, current in (
-            ("theta", self._masters),
+        parts: tuple[tuple[str, Mapping[str, Tensor]], ...] = (
+            ("theta", self._outer.masters),
             ("rates", self._rates.values),
             ("buffers", self.learner.buffers),
-        ):
-            saved = state.section(name)
-            if {key: t.shape for key, t in saved.items()} != {key: t.shape for key, t in current.items()}:
+        )
+        for part, current in parts:
+            saved = state.section(part)
+            if {name: shape_of(saved, name) for name in saved} != {n: t.shape for n, t in current.items()}:
                 raise InputError(
                     f"{checkpoint} was trained with other adapted parameters than this configuration has; "
                     "resume with the model and LoRA settings it was trained with"
                 )
-            _put(saved, current)
+            with torch.no_grad():
+                for name, tensor in current.items():
+                    tensor.copy_(as_it_lies(saved, name, tensor))
         try:
             self._restore_parts(state)
         except KeyError as missing:
@@ -339,7 +349,7 @@ class MetaTrainer:
             ) from missing
         if checkpoint.resolve() == self.checkpoints.path(self.step).resolve():
             self._saved = self.checkpoints.path(self.step)
-        self._publish()
+        self._outer.publish()
 
     def _restore_parts(self, state: RunState) -> None:
         if left_out := (self.run.restored & STATE_PARTS).difference(state.values["holds"]):
@@ -348,13 +358,7 @@ class MetaTrainer:
                 "leave that out of checkpoint.load_contents too"
             )
         if "optimizer" in self.run.restored:
-            if state.values["optimizer"] != self.outer.optimizer:
-                raise InputError(
-                    f"the checkpoint was trained with {state.values['optimizer']}, not with "
-                    f"{self.outer.optimizer}; set optim.optimizer_type back, or leave optimizer out of "
-                    "checkpoint.load_contents"
-                )
-            restore_optimizer(self._optimizer, state.section("optimizer"))
+            self._outer.restore_optimizer(state)
         if "extra" in self.run.restored:
             self._restore_extra(state)
 
@@ -366,29 +370,16 @@ class MetaTrainer:
             )
         self.sampler.load_state_dict(state.values["sampler"])
         self.learner.ledger.load_state_dict(state.values["ledger"])
-        self.strategy.inner.rule.load_state_dict(state.section("rule"))
+        carried = state.section("rule")
+        self.strategy.inner.rule.load_state_dict(
+            {name: as_it_lies(carried, name, self._like_carried(name)) for name in carried}
+        )
         torch.set_rng_state(state.section("random")["cpu"])
         self.step, self.seconds = int(state.values["step"]), float(state.values["seconds"])
 
-
-def peak_memory() -> int:
-    """The most memory the process has held so far, in bytes: on the GPU if one is used, else resident."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0:
-        return torch.cuda.max_memory_allocated()
-    status = Path("/proc/self/status")
-    if status.exists():
-        # getrusage begins at the size of the process that started this one; the high-water mark does not.
-        mark = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return 1024 * int(mark.split()[1])
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _put(values: Mapping[str, Tensor], into: Mapping[str, Tensor]) -> None:
-    with torch.no_grad():
-        for name, tensor in into.items():
-            if values[name] is not tensor:
-                tensor.copy_(values[name])
+    def _like_carried(self, name: str) -> Tensor:
+        """The parameter that a tensor of the inner rule's state, ``KIND/NAME``, belongs to, if to one."""
+        return self.learner.theta.get(name.partition("/")[2], torch.empty(()))
 
 
 def _due(step: int, every: int, last: int) -> bool:

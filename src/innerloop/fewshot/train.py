@@ -6,10 +6,11 @@ from statistics import fmean
 
 import torch
 
-from innerloop.core.devices import pick_device
 from innerloop.core.errors import InputError
+from innerloop.core.parallel import World, take_device
 from innerloop.core.sampler import SamplerState, derive_seed
 from innerloop.core.task import Task
+from innerloop.core.tracking import METRICS_FILE
 from innerloop.core.trainer import MetaTrainer, TrainingResult
 from innerloop.fewshot.accuracy import BLOCK, measure
 from innerloop.fewshot.artifacts import Training, build_learner, parameter_count, save_artifact
@@ -41,15 +42,26 @@ class _Sampler:
         self._stream.load_state_dict(state)
 
 
-def train(config: Config) -> TrainingResult:
+def train(config: Config, world: World | None = None) -> TrainingResult:
     """Runs the training that settings describe, or goes on with it where it stopped.
+
+    Args:
+        config: the settings.
+        world: the processes that share out the episodes of a step, each of which calls this.
 
     Raises:
         InputError: a setting or the data is wrong; nothing is written then.
         NonFiniteError: a loss became NaN or infinite; the last whole step is saved.
         Interrupted: a signal came; the last whole step is saved.
     """
-    device = pick_device(config.trainer.device)
+    world = world or World()
+    with world.together():
+        trainer = _trainer(config, world)
+    return TrainingResult(trainer.fit(), trainer.run.folder / METRICS_FILE)
+
+
+def _trainer(config: Config, world: World) -> MetaTrainer:
+    device = take_device(config.trainer.device)
     torch.manual_seed(config.trainer.seed)
     splits = load_splits(config.data)
     channels = splits.train.images.shape[1]
@@ -67,13 +79,16 @@ def train(config: Config) -> TrainingResult:
     evaluate = None
     if splits.validation is not None and run.test_freq > 0:
         evaluate = _measuring(learner, splits.validation, config.test, device)
+        if not world.is_main:
+            evaluate = dict  # the main process measures, and the others wait for it
     folder = run.folder
 
     def export(checkpoint: Path) -> None:
         training = Training(
             trainer.step, trainer.step * wide.per_step, trainer.seconds, parameter_count(learner)
         )
-        save_artifact(checkpoint, learner, config, channels, training)
+        if world.is_main:
+            save_artifact(checkpoint, learner, config, channels, training)
 
     learner.module.train()
     trainer = MetaTrainer(
@@ -85,8 +100,9 @@ def train(config: Config) -> TrainingResult:
         trackers=lambda start: trackers_of_run(run, folder, run.total_steps, start, to_dict(config)),
         export=export,
         evaluate=evaluate,
+        world=world,
     )
-    return TrainingResult(trainer.fit(), folder / "metrics.jsonl")
+    return trainer
 
 
 def _measuring(

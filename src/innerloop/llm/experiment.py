@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from innerloop.core.errors import InputError
+from innerloop.core.parallel import World
 from innerloop.llm.config import (
     Config,
     ExperimentConfig,
@@ -54,12 +55,13 @@ class Narrator:
     cells: Callable[[str], AbstractContextManager[Progress]]
 
 
-def run_experiment(config: Config, narrator: Narrator) -> ExperimentResult:
+def run_experiment(config: Config, narrator: Narrator, world: World | None = None) -> ExperimentResult | None:
     """Runs or goes on with an experiment.
 
     Args:
         config: settings with an ``experiment`` section.
         narrator: told how far it is.
+        world: the processes that train together. The main one does all else, and alone has a result.
 
     Raises:
         InputError: a setting is wrong, or the output folder holds another experiment.
@@ -70,15 +72,17 @@ def run_experiment(config: Config, narrator: Narrator) -> ExperimentResult:
             "these settings have no experiment section; take some that have (quickstart), or use "
             "'innerloop train'"
         )
+    world = world or World()
     root = Path(experiment.output_dir)
-    _claim(root, config)
     narrator.stage(f"preparing data: {experiment.prepare.preset}")
-    data = _prepare(experiment, root)
+    data = world.from_main(lambda: _begin(experiment, config, root))
     runs = {method: _settings(config, method, root, data) for method in experiment.methods}
     for method, settings in runs.items():
         if method.kind in ("meta", "control"):
             narrator.stage(f"training {method.name}")
-            train(settings)
+            train(settings, world)
+    if not world.is_main:
+        return None
     folders = []
     for method, settings in runs.items():
         narrator.stage(f"evaluating {method.name}")
@@ -89,6 +93,12 @@ def run_experiment(config: Config, narrator: Narrator) -> ExperimentResult:
     narrator.stage("writing the report")
     study = read_study(folders)
     return ExperimentResult(study, write_report(study, root / REPORT_FILE))
+
+
+def _begin(experiment: ExperimentConfig, config: Config, root: Path) -> Path:
+    """Claims the experiment's folder and gives its data."""
+    _claim(root, config)
+    return _prepare(experiment, root)
 
 
 def _claim(root: Path, config: Config) -> None:

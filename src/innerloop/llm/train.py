@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,6 +10,8 @@ import torch
 from innerloop.core.inner_loop import InnerLoop
 from innerloop.core.losses import average_metrics, task_metrics
 from innerloop.core.monitor import adapt_and_measure
+from innerloop.core.parallel import World, take_device
+from innerloop.core.tracking import METRICS_FILE
 from innerloop.core.trainer import MetaTrainer, Resume, RunSettings, TrainingResult
 from innerloop.llm.algorithms import (
     build_inner_loop,
@@ -30,16 +33,28 @@ from innerloop.tracking import trackers_of_run
 logger = logging.getLogger(__name__)
 
 
-def train(config: Config) -> TrainingResult:
+def train(config: Config, world: World | None = None) -> TrainingResult:
     """Runs the training a configuration describes, or goes on with it where it stopped.
+
+    Args:
+        config: the settings.
+        world: the processes that train together, each of which calls this; by default this one alone.
 
     Raises:
         InputError: a setting, the data or the model is wrong; nothing is written then.
         NonFiniteError: a loss became NaN or infinite; the last whole step is saved.
         Interrupted: a signal came; the last whole step is saved.
     """
+    world = world or World()
+    with world.together():
+        trainer = _trainer(config, world)
+    return TrainingResult(trainer.fit(), trainer.run.folder / METRICS_FILE)
+
+
+def _trainer(config: Config, world: World) -> MetaTrainer:
     torch.manual_seed(config.trainer.seed)
-    loaded = load_model(model_spec(config))
+    device = take_device(config.trainer.device, config.trainer.strict_device)
+    loaded = load_model(replace(model_spec(config), device=str(device)))
     set_modes(config, loaded)
     learner = build_learner(config, loaded.model)
     inner = build_inner_loop(config.meta, list(learner.theta))
@@ -51,11 +66,12 @@ def train(config: Config) -> TrainingResult:
 
     def export(checkpoint: Path) -> None:
         info = _info(config, loaded, inner, trainer.step)
-        save_artifact(checkpoint, loaded.model, loaded.tokenizer, info)
+        if world.is_main:
+            save_artifact(checkpoint, loaded.model, loaded.tokenizer, info)
 
     def evaluate() -> Mapping[str, float]:
         loaded.model.eval()
-        measured = adapt_and_measure(learner, inner, held_out)
+        measured = adapt_and_measure(learner, inner, held_out, world)
         set_modes(config, loaded)
         return task_metrics(measured, "eval/") | average_metrics(measured, "eval/")
 
@@ -68,9 +84,9 @@ def train(config: Config) -> TrainingResult:
         trackers=lambda start: trackers_of_run(run, folder, run.total_steps, start, to_dict(config)),
         export=export if "model" in config.checkpoint.save_contents or config.model.lora_rank else _nothing,
         evaluate=evaluate if held_out else None,
+        world=world,
     )
-    checkpoint = trainer.fit()
-    return TrainingResult(checkpoint, folder / "metrics.jsonl")
+    return trainer
 
 
 def inner_rule_info(meta: MetaConfig, inner: InnerLoop) -> InnerRuleInfo:

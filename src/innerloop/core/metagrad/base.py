@@ -45,9 +45,15 @@ class Strategy(ABC):
 
     Args:
         inner: the inner loop.
+
+    Attributes:
+        learns_rates: whether it has a gradient for the inner rates.
+        keeps_buffers: whether what a task's passes write into the module's buffers stays there.
+        least_steps: inner steps it needs.
     """
 
     learns_rates = False
+    keeps_buffers = False
     least_steps = 1
 
     def __init__(self, inner: InnerLoop) -> None:

@@ -19,6 +19,7 @@ class Direct(Strategy):
     writes into the module's buffers: batch norm gathers its running statistics as in ordinary training.
     """
 
+    keeps_buffers = True
     least_steps = 0
 
     def __init__(self) -> None:
