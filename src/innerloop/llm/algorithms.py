@@ -11,7 +11,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from innerloop.core.errors import InputError
 from innerloop.core.inner import SGD, Adam, InnerRule, LearningRates
 from innerloop.core.inner_loop import InnerLoop
-from innerloop.core.learner import FunctionalLearner, InPlaceLearner, Learner, VmapLearner
+from innerloop.core.learner import FunctionalLearner, InPlaceLearner, Learner, ShardedLearner, VmapLearner
 from innerloop.core.learner.base import HessianProduct
 from innerloop.core.metagrad import Exact, FirstOrder, Implicit, Joint, Reptile, Strategy, Unroll
 from innerloop.core.trainer import OuterSettings
@@ -19,6 +19,8 @@ from innerloop.llm.config import Config, MetaConfig
 from innerloop.llm.lora import LoraSpec
 from innerloop.llm.loss import batch_tokens, response_loss, stack_token_batches
 from innerloop.llm.model import LoadedModel, ModelSpec
+from innerloop.llm.row_split import part_of
+from innerloop.llm.sharding import Sharding
 
 LearnerName = Literal["functional", "vmap", "in_place"]
 SECOND_ORDER = ("maml", "implicit_maml")
@@ -72,6 +74,8 @@ def learner_name(config: Config) -> LearnerName:
     """The learner a configuration asks for; ``auto`` is vmap for several tasks at once, functional for LoRA
     and unrolling, and in place for full parameters, where a second copy of the model would not pay."""
     meta = config.meta
+    if config.model.use_fsdp:
+        return "in_place"
     if meta.learner != "auto":
         return meta.learner
     if meta.tasks_per_chunk > 1:
@@ -88,8 +92,18 @@ def hessian_product(config: Config) -> HessianProduct:
     return "central" if config.model.use_fsdp else "reverse"
 
 
-def build_learner(config: Config, model: nn.Module) -> Learner:
-    """The learner that runs the model."""
+def build_learner(config: Config, model: nn.Module, sharding: Sharding | None = None) -> Learner:
+    """The learner that runs the model, sharded or not."""
+    if sharding is not None:
+        return ShardedLearner(
+            model,
+            response_loss,
+            sharding.holders,
+            # Where each process has a whole adapter it has tasks of its own, too.
+            part_of if config.model.adapts == "full" else None,
+            sharding.computes_in,
+            batch_tokens,
+        )
     product = hessian_product(config)
     match learner_name(config):
         case "vmap":

@@ -47,6 +47,7 @@ class ModelSpec:
         lora: the adapter to train; none trains all parameters.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         strict_device: whether a device that is absent is an error instead of a warning.
+        left_on_host: whether the model stays in host memory, to be sharded from there onto the device.
     """
 
     name: str
@@ -58,6 +59,7 @@ class ModelSpec:
     lora: LoraSpec | None = None
     device: str = "auto"
     strict_device: bool = False
+    left_on_host: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def load_source(source: Source, spec: ModelSpec, adapter: Adapter) -> LoadedMode
     if spec.gradient_checkpointing:
         _recompute_activations(plain)
     module: torch.nn.Module = model
-    module.to(device).eval()
+    module.to("cpu" if spec.left_on_host else device).eval()
     return LoadedModel(model, tokenizer, base.name, base.reference)
 
 

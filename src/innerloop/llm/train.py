@@ -27,6 +27,7 @@ from innerloop.llm.config import Config, MetaConfig, to_dict
 from innerloop.llm.data.prepared import has_manifest, manifest_hash
 from innerloop.llm.episodes import batcher_of, held_out_tasks, training_sampler
 from innerloop.llm.model import LoadedModel, load_model
+from innerloop.llm.sharding import gathered, shard
 from innerloop.llm.versions import library_versions
 from innerloop.tracking import trackers_of_run
 
@@ -54,11 +55,15 @@ def train(config: Config, world: World | None = None) -> TrainingResult:
 def _trainer(config: Config, world: World) -> MetaTrainer:
     torch.manual_seed(config.trainer.seed)
     device = take_device(config.trainer.device, config.trainer.strict_device)
-    loaded = load_model(replace(model_spec(config), device=str(device)))
+    sharded = config.model.use_fsdp
+    loaded = load_model(replace(model_spec(config), device=str(device), left_on_host=sharded))
     set_modes(config, loaded)
-    learner = build_learner(config, loaded.model)
+    sharding = shard(loaded.model, config.model.fsdp_config, world, device) if sharded else None
+    if sharding is not None:
+        world = sharding.world
+    learner = build_learner(config, loaded.model, sharding)
     inner = build_inner_loop(config.meta, list(learner.theta))
-    batcher = batcher_of(config, loaded.tokenizer, loaded.device)
+    batcher = batcher_of(config, loaded.tokenizer, device)
     sampler = training_sampler(config, batcher)
     held_out = held_out_tasks(config, batcher)
     run = config.trainer
@@ -66,8 +71,9 @@ def _trainer(config: Config, world: World) -> MetaTrainer:
 
     def export(checkpoint: Path) -> None:
         info = _info(config, loaded, inner, trainer.step)
+        weights = gathered(loaded.model, world) if sharded and not config.model.lora_rank else None
         if world.is_main:
-            save_artifact(checkpoint, loaded.model, loaded.tokenizer, info)
+            save_artifact(checkpoint, loaded.model, loaded.tokenizer, info, weights)
 
     def evaluate() -> Mapping[str, float]:
         loaded.model.eval()

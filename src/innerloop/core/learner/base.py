@@ -183,9 +183,7 @@ class Learner(ABC):
     def _central_hessian_product(self, params: Params, batch: Batch, direction: Params) -> Params:
         """(∇S(θ + εu) − ∇S(θ − εu)) / 2ε, with ‖εu‖ a fixed small share of ‖θ‖ (Liu 2019; Choe 2023)."""
         point = self.keep(params)
-        # Gradients are as coarse as the coarsest weights, be they frozen and the adapters float32.
-        weights = (p for p in self.module.parameters() if p.is_floating_point())
-        share = max(torch.finfo(p.dtype).eps for p in weights) ** 0.5
+        share = self._coarseness() ** 0.5
 
         def width(at: Params, along: Params) -> Tensor:
             length, size = vector.norm(along), vector.norm(at)
@@ -205,6 +203,18 @@ class Learner(ABC):
             ahead = self.gradient(self.lift(displaced)(point, direction, epsilon), batch)[1]
         behind = self.gradient(self.lift(displaced)(point, direction, -epsilon), batch)[1]
         return dict(self.lift(quotient)(ahead, behind, epsilon))
+
+    def _coarseness(self) -> float:
+        """The relative rounding error of gradients: that of the coarsest weights, be they frozen."""
+        return max(torch.finfo(p.dtype).eps for p in self.module.parameters() if p.is_floating_point())
+
+    def any_goes_on(self, going: Tensor) -> bool:
+        """Whether an iteration over a bundle's tasks has anything left to do.
+
+        Args:
+            going: shape ``(T,)`` or ``()``, whether each task has.
+        """
+        return bool(going.any())
 
     def pool(self, params: Params) -> Params:
         """The sum over the bundle's tasks, in the shapes of θ."""

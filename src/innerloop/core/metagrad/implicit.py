@@ -79,11 +79,12 @@ class Implicit(Strategy):
         residual = vector.subtract(target, product(solution))
         direction, square = residual, dot(residual, residual)
         solved = (torch.finfo(length.dtype).eps * length).square()
+        going = torch.ones_like(length, dtype=torch.bool)
         for _ in range(self.iterations):
             image = product(direction)
             curvature = dot(direction, image)
             # Where the matrix is not positive along the direction, or nothing is left to solve, a task stops.
-            going = (curvature > 0) & (square > solved)
+            going = going & (curvature > 0) & (square > solved)
             stride = torch.where(going, square / torch.where(going, curvature, 1.0), 0.0)
             solution = add(solution, direction, stride)
             residual = add(residual, image, -stride)
@@ -92,7 +93,7 @@ class Implicit(Strategy):
                 residual, direction, torch.where(going, following / torch.where(going, square, 1.0), 0.0)
             )
             square = torch.where(going, following, torch.zeros_like(following))
-            if not bool(going.any()):
+            if not learner.any_goes_on(going):
                 break
         return solution, dot(residual, residual).sqrt() / torch.where(length > 0, length, 1.0)
 

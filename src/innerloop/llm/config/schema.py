@@ -56,6 +56,7 @@ class FsdpConfig:
     wrap_policy: WrapPolicy
     model_dtype: Dtype | None
     cpu_offload: bool
+    fsdp_size: Count | Literal[-1]
 
 
 @dataclass(frozen=True)
