@@ -10,6 +10,7 @@ import random
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read by huggingface_hub when it is imported, hence above the imports
 os.environ["WANDB_MODE"] = "offline"
@@ -20,6 +21,9 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from processes import Processes
 
 DATA_VARIABLE = "INNERLOOP_DATA"
 LOOPBACK = ("127.", "::1", "localhost")
@@ -71,6 +75,16 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_llama import save_tiny_llama  # transformers takes seconds to import; few tests need it
 
     return save_tiny_llama(tmp_path_factory.mktemp("models") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def two_processes() -> Iterator["Processes"]:
+    """Two processes in one world, started when first needed."""
+    from processes import Processes
+
+    processes = Processes(2)
+    yield processes
+    processes.stop()
 
 
 @pytest.fixture(autouse=True)

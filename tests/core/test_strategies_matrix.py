@@ -17,6 +17,7 @@ from innerloop.core.inner import SGD, Adam, InnerRule
 from innerloop.core.inner_loop import InnerLoop
 from innerloop.core.learner.base import HessianProduct
 from innerloop.core.metagrad import Exact, FirstOrder, Implicit, Joint, Reptile, Strategy, Unroll
+from innerloop.core.parallel import World
 from innerloop.core.params import Params
 from innerloop.core.task import Batch, FixedTask
 from innerloop.core.trainer import MetaTrainer, OuterSettings, RunSettings
@@ -78,7 +79,13 @@ class Combination:
         rule = RULES[self.rule]()
         return recipe.make(inner_loop(module, rule, learned=self.learned, proximal=recipe.proximal))
 
-    def setup(self, folder: Path, bad_step: int | None = None, resume: Path | None = None) -> Setup:
+    def setup(
+        self,
+        folder: Path,
+        bad_step: int | None = None,
+        resume: Path | None = None,
+        world: World | None = None,
+    ) -> Setup:
         return Setup(
             folder,
             self.build_strategy,
@@ -87,6 +94,7 @@ class Combination:
             tasks=lambda: sources() if bad_step is None else sources("high", bad_step),
             outer=OUTER,
             run=RunSettings(folder, save_every=HALF, resume=resume or "auto"),
+            world=world,
         )
 
 

@@ -19,6 +19,7 @@ from innerloop.core.learner.base import HessianProduct
 from innerloop.core.losses import TaskLosses
 from innerloop.core.metagrad import FirstOrder, Strategy
 from innerloop.core.monitor import adapt_and_measure
+from innerloop.core.parallel import World
 from innerloop.core.sampler import EpisodeSampler, SamplerState, derive_seed
 from innerloop.core.task import FixedTask
 from innerloop.core.tracking import JsonlTracker, read_metrics
@@ -127,6 +128,7 @@ class Setup:
     run: RunSettings | None = None
     export: Callable[[Path], None] = lambda _folder: None
     evaluate: Callable[[Learner, InnerLoop], Callable[[], Mapping[str, float]]] | None = None
+    world: World | None = None
 
     def trainer(self) -> MetaTrainer:
         torch.manual_seed(0)
@@ -141,6 +143,7 @@ class Setup:
             lambda step: JsonlTracker(self.folder, step),
             self.export,
             None if self.evaluate is None else self.evaluate(learner, strategy.inner),
+            self.world,
         )
 
 

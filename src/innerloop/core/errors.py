@@ -31,9 +31,9 @@ class NonFiniteError(InnerloopError):
             "lower the inner or outer learning rate, or clip the gradient"
         )
 
-    def __reduce__(self) -> tuple[type["NonFiniteError"], tuple[str, str, int]]:
+    def __reduce__(self) -> tuple[type["NonFiniteError"], tuple[str, str, int], dict[str, object]]:
         """As it travels between the processes of a run."""
-        return type(self), (self.what, self.task, self.step)
+        return type(self), (self.what, self.task, self.step), {**self.__dict__, "args": self.args}
 
 
 class Interrupted(InnerloopError):  # noqa: N818 - it reports a request, not a fault

@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from innerloop.core.params import Params, dot, local, scaled
+from innerloop.core.params import Params, dot_in_place, local, scaled
 
 State = dict[str, Tensor]
 Moments = Literal["reset", "carry"]
@@ -89,7 +89,7 @@ def clip(gradient: Params, max_norm: float | None) -> Params:
     """The gradient shortened to ``max_norm`` if it is longer; differentiable, zero gradient included."""
     if max_norm is None:
         return gradient
-    length = (dot(gradient, gradient) + 1e-24).sqrt()
+    length = (dot_in_place(gradient, gradient) + 1e-24).sqrt()
     return scaled(gradient, (max_norm / length).clamp(max=1.0))
 
 

@@ -45,7 +45,12 @@ def cloned(params: Mapping[str, Tensor]) -> Params:
 
 def dot(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Tensor:
     """The inner product of two vectors, shape ``()``; differentiable. Of sharded vectors, over all shards."""
-    return whole(torch.stack([(tensor * right[name]).sum() for name, tensor in left.items()]).sum())
+    return whole(dot_in_place(left, right))
+
+
+def dot_in_place(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Tensor:
+    """As :func:`dot`, but of sharded vectors it stays where they are, so that its derivative does too."""
+    return torch.stack([(tensor * right[name]).sum() for name, tensor in left.items()]).sum()
 
 
 def norm(params: Mapping[str, Tensor]) -> Tensor:

@@ -137,7 +137,7 @@ class RateGradient:
         """Adds the cotangent of the rates of one step."""
         index = min(step, self._inner.rates.steps - 1)
         for name, total in self.values.items():
-            total[index] += rates[name].to(total)
+            total[index] += vector.whole(rates[name]).to(total)
 
 
 def _leaves(params: Params) -> Params:

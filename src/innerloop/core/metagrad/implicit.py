@@ -1,5 +1,7 @@
 """Implicit MAML."""
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 
@@ -81,7 +83,9 @@ class Implicit(Strategy):
         solved = (torch.finfo(length.dtype).eps * length).square()
         going = torch.ones_like(length, dtype=torch.bool)
         for _ in range(self.iterations):
-            image = product(direction)
+            # Once its own tasks have stopped, a process goes on only to keep step with others.
+            with nullcontext() if bool(going.any()) else learner.unaccounted():
+                image = product(direction)
             curvature = dot(direction, image)
             # Where the matrix is not positive along the direction, or nothing is left to solve, a task stops.
             going = going & (curvature > 0) & (square > solved)

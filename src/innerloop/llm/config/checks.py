@@ -50,6 +50,11 @@ def _model(config: Config) -> Iterator[tuple[str, str]]:
         )
     if model.use_fsdp and meta.hvp in ("reverse", "forward"):
         yield "meta.hvp", f"{meta.hvp} cannot run on a sharded model (model.use_fsdp); use auto or central"
+    if model.use_fsdp and meta.differentiation == "unroll":
+        yield "meta.differentiation", "unroll cannot run on a sharded model (model.use_fsdp); use adjoint"
+    if model.use_fsdp and meta.tasks_per_chunk > 1:
+        words = "runs tasks side by side, which a sharded model (model.use_fsdp) cannot; set it to 1"
+        yield "meta.tasks_per_chunk", words
     if model.lora_rank == 0 and "lora" in config.checkpoint.save_contents:
         yield "checkpoint.save_contents", "asks for 'lora', but model.lora_rank is 0; ask for 'model'"
 
@@ -162,6 +167,12 @@ _SOMETIMES_READ = (
     ),
     _ReadWhen(
         "meta.differentiation", "only meta.algorithm=maml", lambda config: config.meta.algorithm == "maml"
+    ),
+    *(
+        _ReadWhen(
+            f"model.fsdp_config.{key}", "only model.use_fsdp=true", lambda config: config.model.use_fsdp
+        )
+        for key in ("model_dtype", "cpu_offload", "fsdp_size", "wrap_policy.transformer_layer_cls_to_wrap")
     ),
     _ReadWhen(
         "meta.inner_betas", "only meta.inner_rule=adam", lambda config: config.meta.inner_rule == "adam"
