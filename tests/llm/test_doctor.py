@@ -36,11 +36,30 @@ def test_it_finds_what_is_there(tmp_path: Path) -> None:
     assert {"eager", "sdpa"} <= set(cpu.attention)
     assert 0 < cpu.memory_free <= cpu.memory_total
     assert diagnosis.distributed["gloo"] == torch.distributed.is_gloo_available()
+    assert diagnosis.distributed["FSDP2"] == torch.distributed.is_available()
     cache = diagnosis.disks[1]
     assert cache.folder == str(tmp_path / "not" / "yet")
     assert cache.writable
     assert 0 < cache.free <= cache.total
     assert not Path(cache.folder).exists()
+
+
+@pytest.mark.parametrize(
+    ("gpus", "nccl", "gloo", "said"),
+    [
+        (8, True, True, "torchrun --nproc_per_node 8: each with a GPU of its own"),
+        (1, True, True, "trainer.device=cpu"),
+        (8, False, True, "trainer.device=cpu"),
+        (0, False, False, "none: this PyTorch was built without them"),
+    ],
+)
+def test_it_says_how_several_processes_can_train(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, nccl: bool, gloo: bool, said: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: nccl)
+    monkeypatch.setattr(torch.distributed, "is_gloo_available", lambda: gloo)
+    assert said in doctor._processes()
 
 
 def test_every_extra_of_the_package_is_listed() -> None:

@@ -3,6 +3,7 @@
 It only looks; it changes nothing and loads no model.
 """
 
+import importlib.util
 import os
 import platform
 import shutil
@@ -71,6 +72,7 @@ class Diagnosis:
     default_device: str
     devices: tuple[DeviceReport, ...]
     distributed: Mapping[str, bool]
+    processes: str
     disks: tuple[DiskReport, ...]
     embedded_model: str
     optional: tuple[OptionalPart, ...]
@@ -84,6 +86,7 @@ def diagnose() -> Diagnosis:
         default_device=best_device().type,
         devices=tuple(_devices()),
         distributed=_distributed(),
+        processes=_processes(),
         disks=tuple(_disk(folder) for folder in (Path.cwd(), cache_folder())),
         embedded_model=_embedded_model(),
         optional=tuple(_optional_parts()),
@@ -121,13 +124,22 @@ def _usable_cores() -> int:
 
 
 def _distributed() -> dict[str, bool]:
-    if not torch.distributed.is_available():
-        return {"gloo": False, "nccl": False, "mpi": False}
+    present = torch.distributed.is_available()
     return {
-        "gloo": torch.distributed.is_gloo_available(),
-        "nccl": torch.distributed.is_nccl_available(),
-        "mpi": torch.distributed.is_mpi_available(),
+        "gloo": present and torch.distributed.is_gloo_available(),
+        "nccl": present and torch.distributed.is_nccl_available(),
+        "FSDP2": present and importlib.util.find_spec("torch.distributed.fsdp._fully_shard") is not None,
     }
+
+
+def _processes() -> str:
+    """How several processes can train here."""
+    found, gpus = _distributed(), torch.cuda.device_count()
+    if found["nccl"] and gpus > 1:
+        return f"torchrun --nproc_per_node {gpus}: each with a GPU of its own"
+    if found["gloo"]:
+        return "torchrun with trainer.device=cpu; fewer than two GPUs are here"
+    return "none: this PyTorch was built without them"
 
 
 def _disk(folder: Path) -> DiskReport:
@@ -180,6 +192,7 @@ def _facts(diagnosis: Diagnosis) -> Table:
     table.add_row("versions", Text(releases))
     table.add_row("embedded model", Text(diagnosis.embedded_model))
     table.add_row("distributed", Text(", ").join(_present(diagnosis.distributed.items())))
+    table.add_row("several processes", Text(diagnosis.processes))
     table.add_row("default device", Text(diagnosis.default_device))
     return table
 
