@@ -33,7 +33,7 @@ from innerloop.llm.config.schema import FsdpConfig, WrapPolicy
 from innerloop.llm.sharding import shard
 from models import next_token_loss, random_llama, random_tokens
 
-PROCESSES, TASKS, LAYERS, ROWS, TOKENS = 2, 4, 6, 4, 24
+PROCESSES, TASKS, LAYERS, ROWS, TOKENS = 2, 4, 2, 4, 8
 STRATEGIES: dict[str, Callable[[InnerLoop], Strategy]] = {
     "fomaml": FirstOrder,
     "reptile": Reptile,
@@ -108,31 +108,31 @@ class Drawn:
         """There is none."""
 
 
-def measure(
-    rank: int, port: int, case: Case, folder: str, channel: "multiprocessing.SimpleQueue[int]"
-) -> None:
-    """Takes three meta-steps as one of the processes and tells what the last sent."""
+def measure(rank: int, port: int, channel: "multiprocessing.SimpleQueue[list[int]]") -> None:
+    """Runs all cases as one of the processes and tells what it sent in a meta-step of each."""
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(PROCESSES), "MASTER_ADDR": "127.0.0.1"}
     os.environ |= {"MASTER_PORT": str(port)}
-    model, drawn = build(case.adapts), Drawn(case.steps)
-    with joined() as world:
-        learner, world = _learner(case, model, world)
-        names = list(learner.theta)
-        strategy = STRATEGIES[case.strategy](
-            InnerLoop(SGD(), LearningRates(0.01, names, case.steps), case.steps)
-        )
-        trainer = MetaTrainer(
-            learner,
-            strategy,
-            drawn,
-            OuterSettings(1e-3, 3, "sgd"),
-            RunSettings(Path(folder), save_every=0),
-            lambda step: JsonlTracker(Path(folder), step),
-            world=world,
-        )
-        trainer.fit()
-    channel.put(drawn.sent[2] - drawn.sent[1])
+    with joined() as world, tempfile.TemporaryDirectory() as folder:
+        channel.put([sent_by(case, world, Path(folder) / f"{n}") for n, case in enumerate(CASES)])
+
+
+def sent_by(case: Case, world: World, folder: Path) -> int:
+    """Takes three meta-steps and tells what this process sent in the last."""
+    drawn = Drawn(case.steps)
+    learner, world = _learner(case, build(case.adapts), world)
+    inner = InnerLoop(SGD(), LearningRates(0.01, list(learner.theta), case.steps), case.steps)
+    trainer = MetaTrainer(
+        learner,
+        STRATEGIES[case.strategy](inner),
+        drawn,
+        OuterSettings(1e-3, 3, "sgd"),
+        RunSettings(world.from_main(lambda: folder), save_every=0),
+        lambda step: JsonlTracker(folder, step),
+        world=world,
+    )
+    trainer.fit()
+    return drawn.sent[2] - drawn.sent[1]
 
 
 def _learner(case: Case, model: PreTrainedModel | PeftModel, world: World) -> tuple[Learner, World]:
@@ -179,32 +179,28 @@ def bytes_sent() -> int:
     return total
 
 
-def sent_by_both(case: Case) -> list[int]:
-    """What each of two fresh processes sends in a meta-step."""
+def most_sent() -> list[int]:
+    """What the process that sends more sends in a meta-step, case by case."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("spawn")
     channel = context.SimpleQueue()
-    with tempfile.TemporaryDirectory() as folder:
-        running = [
-            context.Process(target=measure, args=(rank, port, case, folder, channel))
-            for rank in range(PROCESSES)
-        ]
-        for process in running:
-            process.start()
-        for process in running:
-            process.join()
-            if process.exitcode:
-                raise SystemExit(f"{case}: a process ended with {process.exitcode}")
-    return [channel.get() for _ in running]
+    running = [context.Process(target=measure, args=(rank, port, channel)) for rank in range(PROCESSES)]
+    for process in running:
+        process.start()
+    for process in running:
+        process.join()
+        if process.exitcode:
+            raise SystemExit(f"a process ended with {process.exitcode}")
+    return [max(sent) for sent in zip(*(channel.get() for _ in running), strict=True)]
 
 
 def main() -> None:
     """Prints a line a case."""
     table = Table("adapts", "sharded", "strategy", "K", "predicted", "sent", "sent / predicted", box=None)
-    for case in CASES:
-        sent, wanted = max(sent_by_both(case)), predicted(case)
+    for case, sent in zip(CASES, most_sent(), strict=True):
+        wanted = predicted(case)
         table.add_row(
             case.adapts,
             "yes" if case.sharded else "no",

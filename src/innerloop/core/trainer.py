@@ -249,7 +249,7 @@ class MetaTrainer:
         Raises:
             InputError: if the processes have come apart, so that they would train on different things.
         """
-        seed = int(torch.randint(2**62, ()))
+        seed = derive_seed(torch.initial_seed(), self.step)
         after = torch.get_rng_state()
         heard = self.world.gather((self.step, seed, self.sampler.state_dict()))
         if any(said != heard[0] for said in heard):
