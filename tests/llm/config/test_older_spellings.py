@@ -253,6 +253,7 @@ def test_a_plain_sft_file_of_verl(tmp_path: Path) -> None:
         "data.micro_batch_size_per_gpu",
         "data.multiturn",
         "model.strategy",
+        "model.fsdp_config.model_dtype",
         "model.fsdp_config.wrap_policy.min_num_params",
         "trainer.total_epochs",
         "trainer.nnodes",
