@@ -4,10 +4,15 @@ Absolute times mean little on a shared machine, so what is reported is the ratio
 """
 
 import multiprocessing
+import os
+import platform
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+
+import torch
 
 from innerloop.core.trainer import peak_memory
 
@@ -49,6 +54,18 @@ def memory_ratio(ours: Work, peer: Work, idle: Work) -> float:
     """
     floor = _peak(idle)
     return (_peak(ours) - floor) / (_peak(peer) - floor)
+
+
+def machine() -> str:
+    """What the figures were measured on."""
+    info = Path("/proc/cpuinfo")
+    names = (
+        [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.exists()
+        else []
+    )
+    name = names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()
+    return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} cores, PyTorch {torch.__version__}"
 
 
 def _seconds(work: Work) -> float:

@@ -93,6 +93,6 @@ def load_adaptable(
         config=config,
         info=source.info,
         learner=build_learner(config, loaded.model),
-        batcher=batcher_of(config, loaded.tokenizer, loaded.device),
+        batcher=batcher_of(config, loaded.tokenizer, loaded.device, loaded.model),
         folder=source.folder,
     )

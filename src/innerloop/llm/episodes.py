@@ -4,28 +4,50 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from innerloop.core.errors import InputError
 from innerloop.core.sampler import EpisodeSampler, IndexStream, derive_seed
 from innerloop.core.task import Task
+from innerloop.llm.attention import keeps_rows_apart
 from innerloop.llm.config import Config, TaskEntry
 from innerloop.llm.data.prepared import has_manifest, load_manifest, load_task, task_names
 from innerloop.llm.data.rows import Row, RowKeys, read_rows
+from innerloop.llm.prefix import FrozenPrefix
 from innerloop.llm.tasks import Batcher, EpisodeShape, RowSource
 
 
-def batcher_of(config: Config, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> Batcher:
-    """How this configuration makes batches of rows."""
-    data = config.data
+def batcher_of(
+    config: Config,
+    tokenizer: PreTrainedTokenizerBase,
+    device: torch.device,
+    model: PreTrainedModel | PeftModel | None = None,
+) -> Batcher:
+    """How this configuration makes batches of rows.
+
+    Args:
+        config: the settings.
+        tokenizer: of the model.
+        device: where batches go.
+        model: the one they are for, in the mode it will be used in: packed where that costs it nothing, and
+            with what its frozen lower layers make of each row. Without one, neither.
+    """
+    data, prefix = config.data, None
+    packed = data.pad_mode == "no_padding"
+    if model is not None:
+        packed |= data.pad_mode == "auto" and keeps_rows_apart(model)
+        if not config.model.use_fsdp:  # ranks that keep other rows would wait for one another's shards
+            prefix = FrozenPrefix.of(model, config.model.frozen_prefix_mib << 20)
     return Batcher(
         tokenizer=tokenizer,
         device=device,
         max_length=data.max_length,
         truncation=data.truncation,
-        packed=data.pad_mode == "no_padding",
+        packed=packed,
         micro_tokens=data.micro_batch_tokens if data.use_dynamic_bsz else None,
         append_eos=data.append_eos,
+        prefix=prefix,
     )
 
 

@@ -6,7 +6,7 @@ most of a row is prompt.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -17,12 +17,12 @@ from torch.nn.functional import cross_entropy, pad
 
 from innerloop.core.errors import InputError
 from innerloop.core.task import Batch, MicroBatches, pieces
+from innerloop.llm.attention import model_inputs
 from innerloop.llm.data.tokens import TokenBatch
+from innerloop.llm.prefix import upper_layers_only
 
 # Lets vmap look into a batch: its fields get the task dimension.
 register_dataclass(TokenBatch)
-
-FLASH = ("flash_attention_2", "flash_attention_3")
 
 
 def response_loss(model: nn.Module, batch: TokenBatch) -> Tensor:
@@ -57,13 +57,21 @@ class ResponseScores:
 
 @torch.no_grad()
 def score_responses(model: nn.Module, batch: TokenBatch) -> ResponseScores:
-    """Scores the rows of a padded (not packed) batch one by one."""
+    """Scores the rows of a batch, padded or packed, one by one and in order."""
     logits, labels = _logits_and_labels(model, batch)
     weights = batch.target_weights
+    row = batch.segment_ids.gather(1, batch.targets) - 1
+    if len(row) > 1:
+        row = torch.arange(len(row), device=row.device).unsqueeze(1).expand_as(row)
+    count = int(row.max()) + 1
+
+    def by_row(values: Tensor) -> Tensor:
+        return values.new_zeros(count).index_add(0, row.flatten(), (values * weights).flatten())
+
     return ResponseScores(
-        loss=(_token_losses(logits, labels) * weights).sum(1),
-        correct=((logits.argmax(-1) == labels) * weights).sum(1),
-        targets=weights.sum(1),
+        loss=by_row(_token_losses(logits, labels)),
+        correct=by_row((logits.argmax(-1) == labels).to(weights)),
+        targets=by_row(torch.ones_like(weights)),
     )
 
 
@@ -87,17 +95,20 @@ def stack_token_batches(batches: Sequence[Batch]) -> TokenBatch:
                 "meta.learner=functional"
             )
         whole += parts
-    columns: dict[str, Tensor] = {}
+    columns: dict[str, Tensor | None] = {}
     for field in fields(TokenBatch):
         tensors = [getattr(batch, field.name) for batch in whole]
+        if any(tensor is None for tensor in tensors):
+            columns[field.name] = None
+            continue
         if tensors[0].ndim == 0:
             columns[field.name] = torch.stack(tensors)
             continue
         rows, width = (max(tensor.shape[axis] for tensor in tensors) for axis in (0, 1))
         columns[field.name] = torch.stack(
-            [pad(t, (0, width - t.shape[1], 0, rows - t.shape[0])) for t in tensors]
+            [pad(t, (0, 0) * (t.ndim - 2) + (0, width - t.shape[1], 0, rows - t.shape[0])) for t in tensors]
         )
-    return TokenBatch(**columns)
+    return TokenBatch(**columns)  # type: ignore[arg-type]
 
 
 def as_batch(parts: Sequence[TokenBatch], device: torch.device) -> Batch:
@@ -106,8 +117,11 @@ def as_batch(parts: Sequence[TokenBatch], device: torch.device) -> Batch:
 
 
 def _logits_and_labels(model: nn.Module, batch: TokenBatch) -> tuple[Tensor, Tensor]:
-    with _logits_before(model, batch.targets):
-        logits = model(**_model_inputs(model, batch)).logits
+    with ExitStack() as how:
+        how.enter_context(_logits_before(model, batch.targets))
+        if batch.hidden is not None:
+            how.enter_context(upper_layers_only(model, batch.hidden))
+        logits = model(**model_inputs(model, batch)).logits
     return logits, batch.input_ids.gather(1, batch.targets)
 
 
@@ -136,24 +150,3 @@ def _logits_before(model: Any, targets: Tensor) -> Iterator[None]:
         yield
     finally:
         hook.remove()
-
-
-def _model_inputs(model: Any, batch: TokenBatch) -> dict[str, Any]:
-    inputs: dict[str, Any] = {
-        "input_ids": batch.input_ids,
-        "position_ids": batch.position_ids,
-        "use_cache": False,
-    }
-    if model.config._attn_implementation in FLASH:
-        # These kernels find the borders of packed rows in the position ids, and right padding never
-        # reaches a target under causal attention.
-        return inputs
-    return {**inputs, "attention_mask": _attention_mask(batch.segment_ids, model.dtype)}
-
-
-def _attention_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
-    """What to add to attention scores, (B, 1, L, L): each token sees the earlier ones of its own row."""
-    same_row = segments.unsqueeze(-1) == segments.unsqueeze(-2)
-    visible = same_row & torch.ones_like(same_row).tril()
-    hidden = torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)
-    return hidden.unsqueeze(-3)

@@ -22,6 +22,7 @@ from transformers import (
 
 from innerloop.core.devices import pick_device
 from innerloop.core.errors import InputError
+from innerloop.llm.attention import keep_rows_apart
 from innerloop.llm.devices import check_dtype, parse_dtype, pick_attention
 from innerloop.llm.lora import LoraSpec, adapted_modules, attach_lora, load_lora, merge_lora, planned_modules
 from innerloop.llm.quiet import without_progress_bars
@@ -40,7 +41,8 @@ class ModelSpec:
         name: hub id, folder (a plain model, a PEFT adapter, an artifact or a run of several), ``.gguf`` file
             or alias.
         dtype: ``auto`` (as stored), ``float32``, ``bfloat16``, ``float16`` or ``float64``.
-        attn_implementation: ``auto``, ``eager``, ``sdpa`` or ``flash_attention_2``.
+        attn_implementation: ``auto`` (on a CPU ``sdpa``, packed rows taken one by one), ``eager``,
+            ``sdpa`` or ``flash_attention_2``.
         gradient_checkpointing: whether training recomputes activations instead of keeping them.
         trust_remote_code: whether Python files that come with the model may run.
         use_chat_template: whether the tokenizer keeps its chat template; without it rows are plain text.
@@ -116,6 +118,8 @@ def load_source(source: Source, spec: ModelSpec, adapter: Adapter) -> LoadedMode
     base = find_base(source, spec.trust_remote_code) if source.is_adapter else source
     device = pick_device(spec.device, spec.strict_device)
     plain = _load_base(base, spec, device)
+    if spec.attn_implementation == "auto" and device.type == "cpu":
+        keep_rows_apart(plain)
     model: PreTrainedModel | PeftModel = plain
     if source.is_adapter:
         model = _take_up_adapter(plain, base, source, spec, adapter)

@@ -4,14 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from innerloop.core.errors import InputError
+from innerloop.core.params import Params
 from innerloop.core.sampler import IndexStream, SamplerState, derive_seed
-from innerloop.core.task import Batch, FixedTask, Task
+from innerloop.core.task import Batch, Task
 from innerloop.llm.data.rows import Row
 from innerloop.llm.data.tokens import TokenBatch, TokenizedRow, Truncation, collate, tokenize
 from innerloop.llm.loss import as_batch
+from innerloop.llm.prefix import FrozenPrefix
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Batcher:
         packed: lay rows end to end instead of padding them.
         micro_tokens: the most tokens in a piece of a batch; ``None`` for no limit.
         append_eos: whether answers end with EOS, which is learned with them.
+        prefix: knows the rows' states at the lowest adapted layer, where the layers below are frozen.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -35,6 +39,7 @@ class Batcher:
     packed: bool = False
     micro_tokens: int | None = None
     append_eos: bool = True
+    prefix: FrozenPrefix | None = None
 
     def tokenize(self, rows: Sequence[Row], where: str) -> list[TokenizedRow]:
         """The rows as tokens. An error says which row it was."""
@@ -49,12 +54,16 @@ class Batcher:
 
     def batch(self, rows: Sequence[TokenizedRow]) -> Batch:
         """One batch, in pieces if a piece's size is limited."""
-        return as_batch(collate(rows, self._pad_id, self.packed, self.micro_tokens), self.device)
+        parts = collate(rows, self._pad_id, self.packed, self.micro_tokens, self._hidden(rows))
+        return as_batch(parts, self.device)
 
-    def padded(self, rows: Sequence[TokenizedRow]) -> TokenBatch:
-        """One padded piece, whose rows stay in order."""
-        (batch,) = collate(rows, self._pad_id)
+    def in_order(self, rows: Sequence[TokenizedRow]) -> TokenBatch:
+        """One piece, whose rows stay in order."""
+        (batch,) = collate(rows, self._pad_id, self.packed, hidden=self._hidden(rows))
         return batch.to(self.device)
+
+    def _hidden(self, rows: Sequence[TokenizedRow]) -> Mapping[TokenizedRow, Tensor] | None:
+        return None if self.prefix is None else self.prefix.states(rows)
 
     @property
     def _pad_id(self) -> int:
@@ -137,9 +146,30 @@ class Pool:
             self._tokens[index] = self._batcher.tokenize_row(self._rows[index], where)
         return self._tokens[index]
 
-    def batch(self, indices: Sequence[int]) -> Batch:
-        """A batch of rows."""
-        return self._batcher.batch([self[index] for index in indices])
+
+@dataclass(frozen=True)
+class RowsTask:
+    """A task whose rows are drawn already. Its batches are made when they are asked for.
+
+    Args:
+        name: the task's name.
+        support_rows: the rows of each inner step.
+        query_rows: the rows of the query batch.
+        batcher: collates.
+    """
+
+    name: str
+    support_rows: Sequence[Sequence[TokenizedRow]]
+    query_rows: Sequence[TokenizedRow]
+    batcher: Batcher
+
+    def support(self, step: int, params: Params) -> Batch:  # noqa: ARG002
+        """The support batch of this step. Steps past the last start over."""
+        return self.batcher.batch(self.support_rows[step % len(self.support_rows)])
+
+    def query(self, params: Params) -> Batch:  # noqa: ARG002
+        """The query batch."""
+        return self.batcher.batch(self.query_rows)
 
 
 @dataclass(frozen=True)
@@ -180,7 +210,7 @@ class RowSource:
         seed: int,
         shuffled: bool = True,
     ) -> None:
-        self._name, self._shape = name, shape
+        self._name, self._shape, self._batcher = name, shape, batcher
         self._support = Pool(support, batcher, f"task '{name}', support")
         self._query = Pool(query, batcher, f"task '{name}', query")
         self._support_stream, self._query_stream = (
@@ -198,10 +228,11 @@ class RowSource:
         shape = self._shape
         support = [self._support_stream.take(shape.inner_batch_size) for _ in range(shape.inner_steps)]
         query = self._query_stream.take(shape.query_batch_size)
-        return FixedTask(
+        return RowsTask(
             self.name,
-            [self._support.batch(indices) for indices in support],
-            self._query.batch(query),
+            [[self._support[index] for index in indices] for indices in support],
+            [self._query[index] for index in query],
+            self._batcher,
         )
 
     def state_dict(self) -> SamplerState:
@@ -235,5 +266,5 @@ def shots_task(
         raise InputError(f"task '{name}': adaptation needs at least one example")
     stream = IndexStream(len(shots), derive_seed(seed, name, "shots"))
     size = min(batch_size, len(shots))
-    batches = [batcher.batch([shots[i] for i in stream.take(size)]) for _ in range(steps)]
-    return FixedTask(name, batches, batches[-1])
+    rows = [[shots[i] for i in stream.take(size)] for _ in range(steps)]
+    return RowsTask(name, rows, rows[-1], batcher)

@@ -63,7 +63,7 @@ def _trainer(config: Config, world: World) -> MetaTrainer:
         world = sharding.world
     learner = build_learner(config, loaded.model, sharding)
     inner = build_inner_loop(config.meta, list(learner.theta))
-    batcher = batcher_of(config, loaded.tokenizer, device)
+    batcher = batcher_of(config, loaded.tokenizer, device, loaded.model)
     sampler = training_sampler(config, batcher)
     held_out = held_out_tasks(config, batcher)
     run = config.trainer

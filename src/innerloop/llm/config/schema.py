@@ -82,6 +82,7 @@ class ModelConfig:
         | None
     )
     lora_seed: Seed
+    frozen_prefix_mib: Annotated[int, Range(at_least=0)]
 
     @property
     def adapts(self) -> Literal["full", "lora"]:
@@ -101,7 +102,7 @@ class DataConfig:
     messages_key: Text
     use_chat_template: bool
     append_eos: bool
-    pad_mode: Literal["padding", "no_padding"]
+    pad_mode: Literal["auto", "padding", "no_padding"]
     use_dynamic_bsz: bool
     micro_batch_tokens: Count | None
     balance_dp_token: bool

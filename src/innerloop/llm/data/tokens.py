@@ -4,13 +4,14 @@ A mask marks the tokens that belong to an answer; a batch names them as indices.
 one before it is the loss's business alone: nothing here is shifted.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import jinja2
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from innerloop.core.errors import InputError
@@ -54,6 +55,8 @@ class TokenBatch:
         target_weights: (B, R) float32, 1 for a target and 0 for filling.
         normalizer: () float32, the number of targets of the whole batch this is a piece of. The loss is the
             weighted sum divided by it, so that the losses of the pieces add up to the loss of the batch.
+        hidden: (B, L, width) what enters the lowest adapted layer of the model the batch is for, where the
+            layers below are frozen and have been run already; otherwise none.
     """
 
     input_ids: Tensor
@@ -62,10 +65,12 @@ class TokenBatch:
     targets: Tensor
     target_weights: Tensor
     normalizer: Tensor
+    hidden: Tensor | None = None
 
     def to(self, device: torch.device | str) -> "TokenBatch":
         """The same batch on a device."""
-        return TokenBatch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: t.to(device) for name, t in columns.items() if t is not None})
 
     @property
     def token_count(self) -> int:
@@ -143,7 +148,11 @@ def decode_answer(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str
 
 
 def collate(
-    rows: Sequence[TokenizedRow], pad_id: int, packed: bool = False, micro_tokens: int | None = None
+    rows: Sequence[TokenizedRow],
+    pad_id: int,
+    packed: bool = False,
+    micro_tokens: int | None = None,
+    hidden: Mapping[TokenizedRow, Tensor] | None = None,
 ) -> tuple[TokenBatch, ...]:
     """Makes one batch of the rows, in one piece or in several whose losses add up to the batch's.
 
@@ -153,6 +162,7 @@ def collate(
         packed: whether the rows are laid end to end in one sequence; otherwise padded to the longest.
         micro_tokens: the most tokens a piece may hold, padding included; None makes one piece. With it the
             rows are sorted by length, the longest first.
+        hidden: each row's states at the lowest adapted layer, ``(n, width)``, if they are known.
 
     Raises:
         InputError: if a single row is longer than ``micro_tokens``.
@@ -162,7 +172,13 @@ def collate(
     normalizer = torch.tensor(float(sum(row.target_count for row in rows)))
     pieces = [list(rows)] if micro_tokens is None else _pieces(rows, packed, micro_tokens)
     make = _packed if packed else _padded
-    return tuple(make(piece, pad_id, normalizer) for piece in pieces)
+    made = (make(piece, pad_id, normalizer) for piece in pieces)
+    if hidden is None:
+        return tuple(made)
+    return tuple(
+        replace(batch, hidden=_joined([hidden[row] for row in piece], packed))
+        for batch, piece in zip(made, pieces, strict=True)
+    )
 
 
 def _pieces(rows: Sequence[TokenizedRow], packed: bool, micro_tokens: int) -> list[list[TokenizedRow]]:
@@ -217,6 +233,10 @@ def _packed(rows: Sequence[TokenizedRow], _pad_id: int, normalizer: Tensor) -> T
         target_weights=torch.ones(1, len(targets)),
         normalizer=normalizer,
     )
+
+
+def _joined(states: Sequence[Tensor], packed: bool) -> Tensor:
+    return torch.cat(list(states))[None] if packed else pad_sequence(list(states), batch_first=True)
 
 
 def _target_indices(row: TokenizedRow) -> Tensor:

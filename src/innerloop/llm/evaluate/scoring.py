@@ -102,7 +102,7 @@ def score(loaded: LoadedModel, tests: TestSet, batcher: Batcher) -> Scores:
     loss, correct, targets = 0.0, 0.0, 0.0
     reproduced: list[bool] = []
     for start in range(0, len(tests.tokens), ROWS_AT_ONCE):
-        scores = score_responses(loaded.model, batcher.padded(tests.tokens[start : start + ROWS_AT_ONCE]))
+        scores = score_responses(loaded.model, batcher.in_order(tests.tokens[start : start + ROWS_AT_ONCE]))
         loss += float(scores.loss.sum())
         correct += float(scores.correct.sum())
         targets += float(scores.targets.sum())

@@ -1,0 +1,115 @@
+"""Which tokens of a batch see which: by a mask, or by attending to packed rows one by one.
+
+Packed rows usually keep apart by a mask over all pairs of their tokens, which costs the square of the whole
+batch. Here every row attends within itself only, by the back end ``sdpa`` that a model would use anyway, so
+that packing wastes neither padding nor attention. Calls without row lengths (generation) go to ``sdpa`` as
+they are.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+from innerloop.llm.data.tokens import TokenBatch
+
+ROWS_APART = "innerloop_rows_apart"
+FLASH = ("flash_attention_2", "flash_attention_3")
+
+
+def attend_rows_apart(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    row_lengths: Sequence[int] | None = None,
+    sliding_window: int | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """An attention function as transformers calls it.
+
+    Args:
+        module: the attention layer.
+        query: (1, heads, L, width), as are ``key`` and ``value`` with their own number of heads.
+        key: see ``query``.
+        value: see ``query``.
+        attention_mask: not looked at where ``row_lengths`` are given: each row is causal by itself.
+        row_lengths: tokens of each of the rows laid end to end; they add up to L.
+        sliding_window: the most tokens a layer looks back on, itself included.
+        options: handed on to ``sdpa``.
+
+    Returns:
+        (1, L, heads, width), and no attention weights.
+    """
+    if row_lengths is None:
+        output, _ = sdpa_attention_forward(
+            module, query, key, value, attention_mask, sliding_window=sliding_window, **options
+        )
+        return output, None
+    # Splitting makes one gradient of all rows; slicing would make one of the whole length for each.
+    lengths = list(row_lengths)
+    rows = zip(*(torch.split(tensor, lengths, dim=2) for tensor in (query, key, value)), strict=True)
+    outputs = [
+        sdpa_attention_forward(module, q, k, v, _window(q, sliding_window), **options)[0] for q, k, v in rows
+    ]
+    return torch.cat(outputs, dim=1), None
+
+
+def keep_rows_apart(model: PreTrainedModel) -> bool:
+    """Has a model attend to packed rows one by one, if it would use ``sdpa`` and hands arguments on to it."""
+    able = bool(model._supports_attention_backend) and model.config._attn_implementation == "sdpa"
+    if able:
+        model.set_attn_implementation(ROWS_APART)
+    return able
+
+
+def keeps_rows_apart(model: PreTrainedModel | PeftModel) -> bool:
+    """Whether packed rows cost a model no attention to each other."""
+    return model.config._attn_implementation in (ROWS_APART, *FLASH)
+
+
+def model_inputs(model: Any, batch: TokenBatch) -> dict[str, Any]:
+    """A batch as the arguments of a Hugging Face model."""
+    inputs: dict[str, Any] = {
+        "input_ids": batch.input_ids,
+        "position_ids": batch.position_ids,
+        "use_cache": False,
+    }
+    kind = model.config._attn_implementation
+    if kind in FLASH:
+        # These kernels find the borders of packed rows in the position ids, and right padding never
+        # reaches a target under causal attention.
+        return inputs
+    if kind == ROWS_APART and len(batch.input_ids) == 1:
+        lengths = torch.unique_consecutive(batch.segment_ids[0], return_counts=True)[1].tolist()
+        # Transformers would make a mask over all pairs of tokens; one of four dimensions it leaves as it is.
+        no_mask = batch.target_weights.new_empty(1, 1, 0, 0)
+        return {**inputs, "attention_mask": no_mask, "row_lengths": lengths}
+    return {**inputs, "attention_mask": _attention_mask(batch.segment_ids, model.dtype)}
+
+
+def _attention_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
+    """What to add to attention scores, (B, 1, L, L): each token sees the earlier ones of its own row."""
+    same_row = segments.unsqueeze(-1) == segments.unsqueeze(-2)
+    visible = same_row & torch.ones_like(same_row).tril()
+    hidden = torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)
+    return hidden.unsqueeze(-3)
+
+
+def _window(query: Tensor, width: int | None) -> Tensor | None:
+    """What a row may look back on where a layer's window is shorter than the row; none is plain causal."""
+    length = query.shape[2]
+    if width is None or length <= width:
+        return None
+    seen = torch.ones(length, length, dtype=torch.bool, device=query.device).tril()
+    return seen.triu(1 - width)[None, None]
+
+
+AttentionInterface.register(ROWS_APART, attend_rows_apart)
+AttentionMaskInterface.register(ROWS_APART, sdpa_mask)

@@ -1,0 +1,234 @@
+"""Frozen layers run once for a row: the same losses, gradients and Hessian-vector products as without."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+
+from innerloop.core.inner import SGD, LearningRates
+from innerloop.core.inner_loop import InnerLoop
+from innerloop.core.learner import FunctionalLearner, InPlaceLearner, Learner, VmapLearner
+from innerloop.core.metagrad import Exact, FirstOrder
+from innerloop.core.task import pieces
+from innerloop.llm.attention import ROWS_APART, keep_rows_apart
+from innerloop.llm.data.rows import Message, Row
+from innerloop.llm.data.tokens import TokenizedRow, tokenize
+from innerloop.llm.lora import LoraSpec, attach_lora
+from innerloop.llm.loss import response_loss, score_responses, stack_token_batches
+from innerloop.llm.model import ModelSpec, load_model
+from innerloop.llm.prefix import FrozenPrefix, frozen_layers
+from innerloop.llm.tasks import Batcher, RowsTask
+from tiny_llama import save_tiny_llama, tiny_llama, tiny_tokenizer
+
+LAYERS, ADAPTED = 4, (2, 3)
+ENOUGH = 1 << 20
+TOKENIZER = tiny_tokenizer()
+
+
+def row(prompt: str, response: str) -> TokenizedRow:
+    chat = (Message("user", prompt), Message("assistant", response))
+    return tokenize(Row(prompt, response, chat), TOKENIZER, 64)
+
+
+ROWS = [row("a", "yes"), row("a longer one", "n"), row("b?", "an answer"), row("c c", "ok"), row("d", "e")]
+
+
+def adapted_model(
+    attention: str, layers: tuple[int, ...] = ADAPTED, checkpointing: bool = False
+) -> PeftModel:
+    """A float64 Llama of four layers with random adapters on the upper two."""
+    base = tiny_llama(layers=LAYERS, dtype=torch.float64)
+    if attention == "rows apart":
+        assert keep_rows_apart(base)
+    else:
+        base.set_attn_implementation(attention)
+    if checkpointing:
+        base.gradient_checkpointing_enable({"use_reentrant": False})
+    model = attach_lora(base, LoraSpec(rank=2, layers=layers), "tiny")
+    with torch.no_grad():
+        for index, p in enumerate(p for p in model.parameters() if p.requires_grad):
+            p.copy_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(index)))
+    model.train(checkpointing)
+    return model
+
+
+def batcher(model: PeftModel, prefix: FrozenPrefix | None, micro_tokens: int | None = None) -> Batcher:
+    packed = model.config._attn_implementation == ROWS_APART
+    return Batcher(TOKENIZER, torch.device("cpu"), packed=packed, micro_tokens=micro_tokens, prefix=prefix)
+
+
+def prefix_of(model: PeftModel, budget: int = ENOUGH) -> FrozenPrefix:
+    prefix = FrozenPrefix.of(model, budget)
+    assert prefix is not None
+    return prefix
+
+
+def runs_of_layers(model: nn.Module) -> list[int]:
+    """How often each decoder layer computes from now on, counted by its first norm."""
+    counts = [0] * LAYERS
+
+    def count(index: int) -> None:
+        counts[index] += 1
+
+    for index, layer in enumerate(model.get_base_model().model.layers):  # type: ignore[operator]
+        layer.input_layernorm.register_forward_hook(lambda *_, at=index: count(at))
+    return counts
+
+
+def assert_same(got: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    assert any(float(tensor.abs().max()) > 1e-4 for tensor in wanted.values())
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(got[name], tensor, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("micro_tokens", [None, 64])
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("attention", ["eager", "sdpa", "rows apart"])
+def test_loss_and_gradient_are_the_same(
+    attention: str, checkpointing: bool, micro_tokens: int | None
+) -> None:
+    model = adapted_model(attention, checkpointing=checkpointing)
+    learner = FunctionalLearner(model, response_loss)
+    with learner.excursion() as theta:
+        wanted = learner.gradient(theta, batcher(model, None, micro_tokens).batch(ROWS))
+        got = learner.gradient(theta, batcher(model, prefix_of(model), micro_tokens).batch(ROWS))
+    torch.testing.assert_close(got[0], wanted[0], rtol=1e-10, atol=0)
+    assert_same(got[1], wanted[1])
+
+
+def test_frozen_layers_run_once_for_a_row_and_adapted_ones_every_time() -> None:
+    model = adapted_model("rows apart")
+    make = batcher(model, prefix_of(model))
+    counts = runs_of_layers(model)
+    learner = InPlaceLearner(model, response_loss)
+    with learner.excursion() as theta:
+        for rows in (ROWS[:3], ROWS[:3], ROWS[2:], ROWS):
+            learner.gradient(theta, make.batch(rows))
+    assert counts == [2, 2, 4, 4]  # the third batch brought two new rows, the fourth none
+
+
+@pytest.mark.parametrize("attention", ["eager", "rows apart"])
+def test_meta_gradients_are_the_same(attention: str) -> None:
+    """Before and after adaptation, in the inner steps, and on both sides of a difference quotient."""
+    model = adapted_model(attention)
+    rates = LearningRates(0.1, [n for n, p in model.named_parameters() if p.requires_grad], 2)
+    inner = InnerLoop(SGD(), rates, 2)
+    product = "reverse" if attention == "eager" else "central"
+    for strategy in (FirstOrder(inner), Exact(inner)):
+        with_prefix, without = (
+            strategy(
+                FunctionalLearner(model, response_loss, hessian_product=product),
+                RowsTask("t", [ROWS[:2], ROWS[2:4]], ROWS[3:], batcher(model, prefix)),
+            )
+            for prefix in (prefix_of(model), None)
+        )
+        tolerance = 1e-9 if product == "reverse" else 1e-6
+        for name, tensor in without.gradient.items():
+            torch.testing.assert_close(with_prefix.gradient[name], tensor, rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(with_prefix.query_loss_before, without.query_loss_before)
+        torch.testing.assert_close(with_prefix.support_loss, without.support_loss)
+
+
+def test_several_tasks_at_once() -> None:
+    model = adapted_model("eager")
+    learner: Learner = VmapLearner(model, response_loss, 2, stack_token_batches)
+    found = []
+    for prefix in (prefix_of(model), None):
+        make = batcher(model, prefix)
+        task = learner.bundle([RowsTask(str(i), [ROWS[i : i + 2]], ROWS[2 + i : 4], make) for i in range(2)])
+        with learner.excursion() as theta:
+            found.append(learner.gradient(theta, task.query(theta)))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-10, atol=0)
+    assert_same(found[0][1], found[1][1])
+
+
+@pytest.mark.parametrize("attention", ["eager", "rows apart"])
+def test_scores_are_those_of_each_row_alone(attention: str) -> None:
+    model = adapted_model(attention)
+    scores = score_responses(model, batcher(model, prefix_of(model)).in_order(ROWS))
+    assert len(scores.loss) == len(ROWS)
+    for index, tokens in enumerate(ROWS):
+        alone = score_responses(model, batcher(model, None).in_order([tokens]))
+        torch.testing.assert_close(scores.loss[index], alone.loss[0], rtol=1e-6, atol=1e-8)
+        assert scores.correct[index] == alone.correct[0]
+        assert scores.targets[index] == alone.targets[0] == tokens.target_count
+
+
+def test_the_budget_holds_and_what_it_drops_is_computed_again() -> None:
+    model = adapted_model("rows apart")
+    one = 8 * 32 * len(ROWS[0].input_ids)
+    prefix = prefix_of(model, budget=2 * one)
+    wanted = prefix_of(model).states(ROWS)
+    for _ in range(2):
+        for tokens, states in prefix.states(ROWS).items():
+            torch.testing.assert_close(states, wanted[tokens], rtol=1e-9, atol=1e-11)
+        assert sum(states.nbytes for states in prefix._rows.values()) == prefix._held <= 2 * one
+
+
+def test_there_is_none_where_it_cannot_hold() -> None:
+    assert FrozenPrefix.of(adapted_model("sdpa"), 0) is None
+    assert FrozenPrefix.of(adapted_model("sdpa", layers=(0, 3)), ENOUGH) is None
+    assert FrozenPrefix.of(tiny_llama(), ENOUGH) is None
+    trained_below = adapted_model("sdpa")
+    trained_below.get_base_model().model.embed_tokens.weight.requires_grad_(True)  # type: ignore[union-attr]
+    assert FrozenPrefix.of(trained_below, ENOUGH) is None
+    noisy = adapted_model("sdpa")
+    noisy.config.attention_dropout = 0.1
+    assert FrozenPrefix.of(noisy.train(), ENOUGH) is None
+    assert FrozenPrefix.of(noisy.eval(), ENOUGH) is not None
+
+
+def test_there_is_none_where_layers_hand_on_more_than_their_states() -> None:
+    model = adapted_model("sdpa")
+    layers = model.get_base_model().model.layers  # type: ignore[union-attr]
+    seen: list[Tensor] = []
+    layers[0].register_forward_hook(lambda _layer, _given, output: seen.append(output))
+    layers[3].register_forward_hook(
+        lambda _layer, _given, output: (
+            output + 9 * seen[-1].mean(-1, keepdim=True) * output.roll(1, -1) if seen else output
+        )
+    )
+    assert FrozenPrefix.of(model, ENOUGH) is None
+
+
+def test_dropout_of_the_adapter_is_no_hindrance() -> None:
+    base = tiny_llama(layers=LAYERS)
+    model = attach_lora(base, LoraSpec(rank=2, layers=ADAPTED, dropout=0.5), "tiny").train()
+    assert FrozenPrefix.of(model, ENOUGH) is not None
+
+
+def test_a_model_is_loaded_with_rows_apart_on_a_cpu(tmp_path: Path) -> None:
+    spec = ModelSpec(str(save_tiny_llama(tmp_path)), device="cpu", lora=LoraSpec(layers=(1,)))
+    loaded = load_model(spec).model
+    assert loaded.config._attn_implementation == ROWS_APART
+    assert len(frozen_layers(loaded)) == 1
+    assert load_model(replace(spec, attn_implementation="sdpa")).model.config._attn_implementation == "sdpa"
+
+
+def test_a_window_narrower_than_a_row_is_kept() -> None:
+    """Row by row as one sequence with the window's mask."""
+    from innerloop.llm.attention import attend_rows_apart
+
+    made = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, 2, 11, 4, dtype=torch.float64, generator=made) for _ in range(3))
+    module = nn.Module()
+    got, _ = attend_rows_apart(module, query, key, value, None, row_lengths=[7, 4], sliding_window=3)
+    place = torch.arange(11)
+    same = (place < 7)[:, None] == (place < 7)
+    back = place[:, None] - place
+    mask = same & (back >= 0) & (back < 3)
+    scores = (query @ key.transpose(-1, -2) / 2).masked_fill(~mask, float("-inf"))
+    torch.testing.assert_close(got, (scores.softmax(-1) @ value).transpose(1, 2))
+
+
+def sizes(batch: object) -> Sequence[int]:
+    return [piece.input_ids.numel() for piece in pieces(batch)]
+
+
+def test_packed_batches_hold_no_padding() -> None:
+    model = adapted_model("rows apart")
+    assert sizes(batcher(model, None).batch(ROWS)) == [sum(len(r.input_ids) for r in ROWS)]
