@@ -166,7 +166,18 @@ def test_the_budget_holds_and_what_it_drops_is_computed_again() -> None:
     for _ in range(2):
         for tokens, states in prefix.states(ROWS).items():
             torch.testing.assert_close(states, wanted[tokens], rtol=1e-9, atol=1e-11)
-        assert sum(states.nbytes for states in prefix._rows.values()) == prefix._held <= 2 * one
+        assert sum(states.nbytes for (states,) in prefix._kept.values()) == prefix._held <= 2 * one
+
+
+@pytest.mark.parametrize("attention", ["eager", "rows apart"])
+def test_frozen_layers_keep_for_decoding_what_a_whole_pass_does(attention: str) -> None:
+    model = adapted_model(attention)
+    for tokens, layers in prefix_of(model).keys_values(ROWS).items():
+        cache = model(input_ids=torch.tensor([tokens.input_ids]), use_cache=True).past_key_values
+        assert len(layers) == ADAPTED[0]
+        for (keys, values), layer in zip(layers, cache.layers, strict=False):
+            torch.testing.assert_close(keys, layer.keys[0], rtol=1e-9, atol=1e-11)
+            torch.testing.assert_close(values, layer.values[0], rtol=1e-9, atol=1e-11)
 
 
 def test_there_is_none_where_it_cannot_hold() -> None:

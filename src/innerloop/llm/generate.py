@@ -17,6 +17,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from innerloop.core.errors import InputError
 from innerloop.llm.data.rows import Message, Row
 from innerloop.llm.data.tokens import decode_answer, tokenize_prompt
+from innerloop.llm.decoding import continue_rows
 
 
 def generate(
@@ -112,7 +113,6 @@ def stop_ids(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerB
     return frozenset(int(end) for end in (tokenizer.eos_token_id, *ends) if end is not None)
 
 
-@torch.no_grad()
 def _continue(
     model: PreTrainedModel | PeftModel,
     prompts: Sequence[Sequence[int]],
@@ -121,36 +121,17 @@ def _continue(
     temperature: float,
     streams: Sequence[np.random.Generator],
 ) -> list[list[int]]:
-    device = next(model.parameters()).device
-    ids, mask = (tensor.to(device) for tensor in _left_padded(prompts))
-    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    cache = DynamicCache(config=model.config.get_text_config())
-    answers: list[list[int]] = [[] for _ in prompts]
-    live = list(range(len(prompts)))
-    for _ in range(max_new_tokens):
-        output = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        tokens = _choose(output.logits[:, -1], temperature, [streams[row] for row in live])
-        going = [place for place, token in enumerate(tokens) if token not in stops]
-        for place in going:
-            answers[live[place]].append(tokens[place])
-        if not going:
-            break
-        if len(going) < len(live):  # a finished row leaves the batch, its cache with it
-            kept = torch.tensor(going, device=device)
-            cache.batch_select_indices(kept)
-            mask, positions = mask[kept], positions[kept]
-            live = [live[place] for place in going]
-        ids = torch.tensor([[tokens[place]] for place in going], device=device)
-        mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
-        positions = positions[:, -1:] + 1
-    return answers
+    ids, mask = (tensor.to(model.device) for tensor in _left_padded(prompts))
+    return continue_rows(
+        model,
+        DynamicCache(config=model.config.get_text_config()),
+        ids,
+        mask,
+        positions=(mask.cumsum(dim=1) - 1).clamp(min=0),
+        stops=stops,
+        rooms=[max_new_tokens] * len(prompts),
+        choose=lambda logits, rows: _choose(logits, temperature, [streams[row] for row in rows]),
+    )
 
 
 def _choose(logits: Tensor, temperature: float, streams: Sequence[np.random.Generator]) -> list[int]:
@@ -187,6 +168,17 @@ def _check(
         raise InputError(f"batch_size is {batch_size}; it must be 1 or more")
     if not 0 <= temperature < float("inf"):
         raise InputError(f"temperature is {temperature}; it must be 0 (greedy) or a number above it")
+    check_room(model, prompts, max_new_tokens)
+
+
+def check_room(
+    model: PreTrainedModel | PeftModel, prompts: Sequence[Sequence[int]], max_new_tokens: int
+) -> None:
+    """Makes sure that prompts and their answers fit into the model.
+
+    Raises:
+        InputError: if a prompt is empty or too long.
+    """
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     for index, prompt in enumerate(prompts):
         if not prompt:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import register_dataclass
 from torch.nn.functional import cross_entropy, pad
+from transformers import Cache
 
 from innerloop.core.errors import InputError
 from innerloop.core.task import Batch, MicroBatches, pieces
@@ -48,17 +49,26 @@ class ResponseScores:
         loss: shape ``(B,)``, the summed cross-entropy of the row's targets.
         correct: shape ``(B,)``, how many targets were the most likely token.
         targets: shape ``(B,)``, how many there were.
+        likeliest: for each row the most likely token in the place of each of its targets.
     """
 
     loss: Tensor
     correct: Tensor
     targets: Tensor
+    likeliest: tuple[tuple[int, ...], ...]
 
 
 @torch.no_grad()
-def score_responses(model: nn.Module, batch: TokenBatch) -> ResponseScores:
-    """Scores the rows of a batch, padded or packed, one by one and in order."""
-    logits, labels = _logits_and_labels(model, batch)
+def score_responses(model: nn.Module, batch: TokenBatch, cache: Cache | None = None) -> ResponseScores:
+    """Scores the rows of a batch, padded or packed, one by one and in order.
+
+    Args:
+        model: as for ``response_loss``.
+        batch: one piece.
+        cache: takes up what the layers that run make of the rows.
+    """
+    logits, labels = _logits_and_labels(model, batch, cache)
+    likeliest = logits.argmax(-1)
     weights = batch.target_weights
     row = batch.segment_ids.gather(1, batch.targets) - 1
     if len(row) > 1:
@@ -68,10 +78,13 @@ def score_responses(model: nn.Module, batch: TokenBatch) -> ResponseScores:
     def by_row(values: Tensor) -> Tensor:
         return values.new_zeros(count).index_add(0, row.flatten(), (values * weights).flatten())
 
+    targets = by_row(torch.ones_like(weights))
+    tokens = torch.split(likeliest[weights > 0], targets.int().tolist())
     return ResponseScores(
         loss=by_row(_token_losses(logits, labels)),
-        correct=by_row((logits.argmax(-1) == labels).to(weights)),
-        targets=by_row(torch.ones_like(weights)),
+        correct=by_row((likeliest == labels).to(weights)),
+        targets=targets,
+        likeliest=tuple(tuple(row.tolist()) for row in tokens),
     )
 
 
@@ -116,12 +129,17 @@ def as_batch(parts: Sequence[TokenBatch], device: torch.device) -> Batch:
     return MicroBatches(part.to(device) for part in parts)
 
 
-def _logits_and_labels(model: nn.Module, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+def _logits_and_labels(
+    model: nn.Module, batch: TokenBatch, cache: Cache | None = None
+) -> tuple[Tensor, Tensor]:
     with ExitStack() as how:
         how.enter_context(_logits_before(model, batch.targets))
         if batch.hidden is not None:
             how.enter_context(upper_layers_only(model, batch.hidden))
-        logits = model(**model_inputs(model, batch)).logits
+        inputs = model_inputs(model, batch)
+        if cache is not None:
+            inputs |= {"past_key_values": cache, "use_cache": True}
+        logits = model(**inputs).logits
     return logits, batch.input_ids.gather(1, batch.targets)
 
 

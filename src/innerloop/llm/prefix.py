@@ -15,10 +15,11 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from innerloop.llm.attention import keeps_rows_apart, model_inputs
 from innerloop.llm.data.tokens import TokenizedRow, collate
+from innerloop.llm.decoding import KeysAndValues
 
 TOKENS_AT_ONCE = 2048
 
@@ -35,7 +36,7 @@ class FrozenPrefix:
 
     def __init__(self, model: PeftModel, budget: int) -> None:
         self._model, self._budget, self._held = model, budget, 0
-        self._rows: OrderedDict[TokenizedRow, Tensor] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, TokenizedRow], tuple[Tensor, ...]] = OrderedDict()
 
     @classmethod
     def of(cls, model: PreTrainedModel | PeftModel, budget: int) -> "FrozenPrefix | None":
@@ -57,41 +58,59 @@ class FrozenPrefix:
 
     def states(self, rows: Sequence[TokenizedRow]) -> dict[TokenizedRow, Tensor]:
         """The states of each row's tokens, ``(n, width)`` each, on the model's device."""
-        found: dict[TokenizedRow, Tensor] = {}
+        return {row: states for row, (states,) in self._look_up(rows, "states", self._states).items()}
+
+    def keys_values(self, rows: Sequence[TokenizedRow]) -> dict[TokenizedRow, KeysAndValues]:
+        """What the frozen layers put into a key-value cache for each row, for decoding to go on from."""
+        found = self._look_up(rows, "cache", self._keys_values)
+        return {row: tuple(zip(flat[::2], flat[1::2], strict=True)) for row, flat in found.items()}
+
+    def _look_up(
+        self,
+        rows: Sequence[TokenizedRow],
+        kind: str,
+        compute: Callable[[Sequence[TokenizedRow]], list[tuple[Tensor, ...]]],
+    ) -> dict[TokenizedRow, tuple[Tensor, ...]]:
+        found: dict[TokenizedRow, tuple[Tensor, ...]] = {}
         missing: list[TokenizedRow] = []
         for row in dict.fromkeys(rows):
-            if row in self._rows:
-                self._rows.move_to_end(row)
-                found[row] = self._rows[row]
+            if (kind, row) in self._kept:
+                self._kept.move_to_end((kind, row))
+                found[row] = self._kept[kind, row]
             else:
                 missing.append(row)
         for group in _groups(missing):
-            for row, states in zip(group, self._compute(group), strict=True):
-                found[row] = states
-                self._keep(row, states)
+            for row, tensors in zip(group, compute(group), strict=True):
+                found[row] = tensors
+                self._keep((kind, row), tensors)
         return found
 
-    def _compute(self, rows: Sequence[TokenizedRow]) -> list[Tensor]:
-        packed = keeps_rows_apart(self._model)
-        (batch,) = collate(rows, pad_id=0, packed=packed)
-        lengths = [len(row.input_ids) for row in rows]
+    def _states(self, rows: Sequence[TokenizedRow]) -> list[tuple[Tensor, ...]]:
+        return [(row.clone(),) for row in by_row(self._run(rows, None), rows)]
+
+    def _keys_values(self, rows: Sequence[TokenizedRow]) -> list[tuple[Tensor, ...]]:
+        cache = DynamicCache(config=self._model.config.get_text_config())
+        self._run(rows, cache)
+        layers = cache.layers[: len(frozen_layers(self._model))]
+        columns = [by_row(t.transpose(1, 2), rows) for layer in layers for t in (layer.keys, layer.values)]
+        return [tuple(t.transpose(0, 1).clone() for t in row) for row in zip(*columns, strict=True)]
+
+    def _run(self, rows: Sequence[TokenizedRow], cache: DynamicCache | None) -> Tensor:
+        (batch,) = collate(rows, pad_id=0, packed=keeps_rows_apart(self._model))
         inputs = model_inputs(self._model, batch.to(self._model.device))
         with torch.no_grad(), _frozen_layers_only(self._model) as reached:
-            self._model(**inputs, logits_to_keep=1)
+            self._model(
+                **inputs | {"past_key_values": cache, "use_cache": cache is not None}, logits_to_keep=1
+            )
         (states,) = reached
-        each = (
-            torch.split(states[0], lengths)
-            if packed
-            else [s[:n] for s, n in zip(states, lengths, strict=True)]
-        )
-        return [row.clone() for row in each]
+        return states
 
-    def _keep(self, row: TokenizedRow, states: Tensor) -> None:
-        self._rows[row] = states
-        self._held += states.nbytes
+    def _keep(self, key: tuple[str, TokenizedRow], tensors: tuple[Tensor, ...]) -> None:
+        self._kept[key] = tensors
+        self._held += sum(tensor.nbytes for tensor in tensors)
         while self._held > self._budget:
-            _, dropped = self._rows.popitem(last=False)
-            self._held -= dropped.nbytes
+            _, dropped = self._kept.popitem(last=False)
+            self._held -= sum(tensor.nbytes for tensor in dropped)
 
     def _holds(self) -> bool:
         """Whether the model gives the same logits from the states as from the tokens: some architectures
@@ -182,6 +201,14 @@ def _decoder_layers(model: nn.Module) -> Sequence[nn.Module]:
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return list(module)
     return []
+
+
+def by_row(tensor: Tensor, rows: Sequence[TokenizedRow]) -> list[Tensor]:
+    """The rows' own parts, ``(n, ...)`` each, of what a model made of them, ``(B, L, ...)`` or packed."""
+    lengths = [len(row.input_ids) for row in rows]
+    if len(tensor) == 1:
+        return list(torch.split(tensor[0], lengths))
+    return [part[:length] for part, length in zip(tensor, lengths, strict=True)]
 
 
 def _groups(rows: Sequence[TokenizedRow]) -> Iterator[list[TokenizedRow]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from innerloop.core import params as vector
 from innerloop.core.inner_loop import InnerLoop
 from innerloop.core.learner.base import Ledger
 from innerloop.core.params import Params
@@ -14,8 +15,9 @@ from innerloop.core.task import Task
 from innerloop.llm.adaptable import Adaptable
 from innerloop.llm.data.prepared import TaskData
 from innerloop.llm.data.rows import Row
+from innerloop.llm.evaluate.answers import Respondent
 from innerloop.llm.evaluate.graders import GraderKind
-from innerloop.llm.evaluate.scoring import Scores, TestSet, make_test_set, score
+from innerloop.llm.evaluate.scoring import Scores, TestSet, make_test_set, score_points
 from innerloop.llm.tasks import shots_task
 
 
@@ -55,21 +57,39 @@ class CellResult:
 
 
 def adapt_and_score(
-    model: Adaptable, task: EvaluatedTask, shots: Sequence[int], inner: InnerLoop, batch_size: int, seed: int
-) -> CellResult:
-    """Adapts on the shots, scores the adapted model, and puts the model back."""
-    began, before = time.perf_counter(), model.learner.ledger.state_dict()
-    with model.learner.excursion() as theta:
-        episode = shots_episode(model, task, shots, inner.steps, batch_size, seed)
-        adapted = inner.run(model.learner, episode, theta)
-        scores = score_at(model, adapted.params, task.tests)
-    return CellResult(scores, time.perf_counter() - began, _spent(model, before))
+    model: Adaptable,
+    task: EvaluatedTask,
+    draws: Sequence[Sequence[int]],
+    inner: InnerLoop,
+    batch_size: int,
+    seed: int,
+) -> list[CellResult]:
+    """Adapts on the shots of each of several runs, scores the adapted models, and puts the model back.
+
+    The runs are scored together, so each is charged an equal share of that.
+    """
+    points: list[Params] = []
+    spent: list[tuple[float, Ledger]] = []
+    for shots in draws:
+        began, before = time.perf_counter(), model.learner.ledger.state_dict()
+        with model.learner.excursion() as theta:
+            episode = shots_episode(model, task, shots, inner.steps, batch_size, seed)
+            point = inner.run(model.learner, episode, theta).params
+            points.append(vector.cloned(point))
+        spent.append((time.perf_counter() - began, _spent(model, before)))
+    began = time.perf_counter()
+    with model.learner.excursion():
+        scores = score_points(_respondent(model), points, task.tests)
+    share = (time.perf_counter() - began) / len(draws)
+    return [CellResult(one, own + share, ledger) for one, (own, ledger) in zip(scores, spent, strict=True)]
 
 
 def score_unadapted(model: Adaptable, tests: TestSet) -> CellResult:
     """Scores the model as it is: no shots, or shots in the prompt."""
     began = time.perf_counter()
-    return CellResult(score(model.loaded, tests, model.batcher), time.perf_counter() - began, Ledger())
+    with model.learner.excursion() as theta:
+        scores = score_at(model, theta, tests)
+    return CellResult(scores, time.perf_counter() - began, Ledger())
 
 
 def score_along(
@@ -114,7 +134,12 @@ def in_context_tests(
 
 def score_at(model: Adaptable, params: Params, tests: TestSet) -> Scores:
     """The scores with the model holding a point."""
-    return model.learner.run_at(params, lambda: score(model.loaded, tests, model.batcher))
+    (scores,) = score_points(_respondent(model), [params], tests)
+    return scores
+
+
+def _respondent(model: Adaptable) -> Respondent:
+    return Respondent(model.loaded, model.batcher, model.learner)
 
 
 def _spent(model: Adaptable, before: dict[str, int]) -> Ledger:

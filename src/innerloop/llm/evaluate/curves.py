@@ -1,8 +1,9 @@
 """Few-shot adaptation curves: every task, budget and run of one method, resumable cell by cell."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 
 from innerloop.core.checkpoint import RunState
@@ -75,14 +76,14 @@ def evaluate(
         )
         inner = model.inner_loop(best.learning_rate, best.steps)
     with (settings.output_dir / RESULTS_FILE).open("a") as results:
-        for cell in cells:
-            if cell in done:
-                continue
-            progress(len(done), len(cells), f"{cell.task}, {cell.shots} shots, run {cell.run}")
-            result = _run(settings, model, tasks[cell.task], cell, inner, batch_size)
-            results.write(json.dumps(_record(cell, tasks[cell.task], result)) + "\n")
+        for (name, shots), runs in _grouped(cell for cell in cells if cell not in done):
+            numbers = ", ".join(str(cell.run) for cell in runs)
+            progress(len(done), len(cells), f"{name}, {shots} shots, run {numbers}")
+            found = _run(settings, model, tasks[name], runs, inner, batch_size)
+            for cell, result in zip(runs, found, strict=True):
+                results.write(json.dumps(_record(cell, tasks[name], result)) + "\n")
             results.flush()
-            done.add(cell)
+            done.update(runs)
     _write_method(settings, model, inner, tasks)
     progress(len(cells), len(cells), "done")
     return settings.output_dir
@@ -116,22 +117,28 @@ def _cells(settings: EvaluationSettings, tasks: Mapping[str, EvaluatedTask]) -> 
                 yield Cell(name, shots, run)
 
 
+def _grouped(cells: Iterable[Cell]) -> Iterator[tuple[tuple[str, int], list[Cell]]]:
+    """The runs of one task and budget together: they are decoded in one batch."""
+    for key, runs in groupby(cells, key=lambda cell: (cell.task, cell.shots)):
+        yield key, list(runs)
+
+
 def _run(
     settings: EvaluationSettings,
     model: Adaptable,
     task: EvaluatedTask,
-    cell: Cell,
+    runs: Sequence[Cell],
     inner: InnerLoop,
     batch_size: int,
-) -> CellResult:
-    if not cell.shots:
-        return score_unadapted(model, task.tests)
-    shots = draw_shots(task.name, task.data.support, cell.shots, cell.run, settings.seed)
+) -> list[CellResult]:
+    """The results of several runs of one task and budget."""
+    if not runs[0].shots:
+        return [score_unadapted(model, task.tests) for _ in runs]
+    draws = [draw_shots(task.name, task.data.support, c.shots, c.run, settings.seed) for c in runs]
     if settings.model_type == "icl":
-        return score_unadapted(
-            model, in_context_tests(model, task, shots, settings.max_new_tokens, settings.seed)
-        )
-    return adapt_and_score(model, task, shots, inner, batch_size, settings.seed)
+        limit, seed = settings.max_new_tokens, settings.seed
+        return [score_unadapted(model, in_context_tests(model, task, shots, limit, seed)) for shots in draws]
+    return adapt_and_score(model, task, draws, inner, batch_size, settings.seed)
 
 
 def _record(cell: Cell, task: EvaluatedTask, result: CellResult) -> dict[str, object]:

@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from innerloop.core.params import Params
 from innerloop.llm.data.rows import Row
 from innerloop.llm.data.tokens import TokenizedRow, decode_answer, tokenize, tokenize_prompt
+from innerloop.llm.evaluate.answers import Question, Reply, Respondent, replies
 from innerloop.llm.evaluate.graders import GraderKind, grade_all
-from innerloop.llm.generate import generate_ids, stop_ids
-from innerloop.llm.loss import score_responses
 from innerloop.llm.model import LoadedModel
 from innerloop.llm.tasks import Batcher
 
-ROWS_AT_ONCE = 16
 # What an answer may run past the longest reference before it is cut off, if EOS is to end it.
 SPARE_TOKENS = 8
 
@@ -94,45 +93,44 @@ def make_test_set(
 
 
 def score(loaded: LoadedModel, tests: TestSet, batcher: Batcher) -> Scores:
-    """Scores the model, as it now is, on a test set. Greedy answers.
+    """Scores the model, as it now is, on a test set. See :func:`score_points`."""
+    (scores,) = score_points(Respondent(loaded, batcher), [{}], tests)
+    return scores
+
+
+def score_points(asked: Respondent, points: Sequence[Params], tests: TestSet) -> list[Scores]:
+    """Scores a model at each of several points, the runs of a cell say, on a test set. Greedy answers.
 
     A row whose every response token is the most likely one, its end token included, would be generated
     word for word by greedy decoding, so only the other rows are generated.
+
+    Args:
+        asked: the model.
+        points: sets of its adapted parameters, at least one.
+        tests: the rows.
     """
-    loss, correct, targets = 0.0, 0.0, 0.0
-    reproduced: list[bool] = []
-    for start in range(0, len(tests.tokens), ROWS_AT_ONCE):
-        scores = score_responses(loaded.model, batcher.in_order(tests.tokens[start : start + ROWS_AT_ONCE]))
-        loss += float(scores.loss.sum())
-        correct += float(scores.correct.sum())
-        targets += float(scores.targets.sum())
-        reproduced += (scores.correct == scores.targets).tolist()
-    responses = _answers(loaded, tests, reproduced)
+    questions = [
+        Question(tokens, prompt, tests.max_new_tokens)
+        for tokens, prompt in zip(tests.tokens, tests.prompts, strict=True)
+    ]
+    return [_scores(column, tests, asked.batcher) for column in replies(asked, points, questions)]
+
+
+def _scores(column: Sequence[Reply], tests: TestSet, batcher: Batcher) -> Scores:
+    responses = [
+        row.response if reply.answer is None else decode_answer(reply.answer, batcher.tokenizer)
+        for row, reply in zip(tests.rows, column, strict=True)
+    ]
     answers = [row.response if row.answer is None else row.answer for row in tests.rows]
     grades = grade_all(tests.grader, responses, answers)
+    targets = sum(reply.targets for reply in column)
     return Scores(
         accuracy=sum(grade.correct for grade in grades) / len(grades),
         strict_accuracy=sum(grade.strict for grade in grades) / len(grades),
-        loss=loss / targets,
-        token_accuracy=correct / targets,
+        loss=sum(reply.loss for reply in column) / targets,
+        token_accuracy=sum(reply.correct for reply in column) / targets,
         tokens=sum(len(row.input_ids) for row in tests.tokens),
     )
-
-
-def _answers(loaded: LoadedModel, tests: TestSet, reproduced: Sequence[bool]) -> list[str]:
-    open_rows = [index for index, done in enumerate(reproduced) if not done]
-    responses = [row.response for row in tests.rows]
-    if open_rows:
-        generated = generate_ids(
-            loaded.model,
-            [tests.prompts[index] for index in open_rows],
-            stop_ids(loaded.model, loaded.tokenizer),
-            tests.max_new_tokens,
-            batch_size=ROWS_AT_ONCE,
-        )
-        for index, ids in zip(open_rows, generated, strict=True):
-            responses[index] = decode_answer(ids, loaded.tokenizer)
-    return responses
 
 
 def _with_shots(row: Row, shots: Sequence[Row]) -> Row:
