@@ -40,7 +40,7 @@ class Ratio:
 def time_ratio(ours: Work, peer: Work, rounds: int) -> Ratio:
     """Times both in turn, after one round that does not count, and sets each round's times in relation."""
     ours(), peer()
-    ratios = [_seconds(ours) / _seconds(peer) for _ in range(rounds)]
+    ratios = [seconds(ours) / seconds(peer) for _ in range(rounds)]
     return Ratio(statistics.median(ratios), min(ratios), max(ratios))
 
 
@@ -68,7 +68,8 @@ def machine() -> str:
     return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} cores, PyTorch {torch.__version__}"
 
 
-def _seconds(work: Work) -> float:
+def seconds(work: Work) -> float:
+    """How long it takes."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start

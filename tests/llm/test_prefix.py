@@ -14,11 +14,11 @@ from innerloop.core.inner_loop import InnerLoop
 from innerloop.core.learner import FunctionalLearner, InPlaceLearner, Learner, VmapLearner
 from innerloop.core.metagrad import Exact, FirstOrder
 from innerloop.core.task import pieces
-from innerloop.llm.attention import ROWS_APART, keep_rows_apart
+from innerloop.llm.attention import ROWS_APART, attend_rows_apart, keep_rows_apart
 from innerloop.llm.data.rows import Message, Row
-from innerloop.llm.data.tokens import TokenizedRow, tokenize
+from innerloop.llm.data.tokens import TokenizedRow, shared_beginning, tokenize, tokenize_prompt
 from innerloop.llm.lora import LoraSpec, attach_lora
-from innerloop.llm.loss import response_loss, score_responses, stack_token_batches
+from innerloop.llm.loss import batch_tokens, response_loss, score_responses, stack_token_batches
 from innerloop.llm.model import ModelSpec, load_model
 from innerloop.llm.prefix import FrozenPrefix, frozen_layers
 from innerloop.llm.tasks import Batcher, RowsTask
@@ -57,8 +57,15 @@ def adapted_model(
 
 
 def batcher(model: PeftModel, prefix: FrozenPrefix | None, micro_tokens: int | None = None) -> Batcher:
-    packed = model.config._attn_implementation == ROWS_APART
-    return Batcher(TOKENIZER, torch.device("cpu"), packed=packed, micro_tokens=micro_tokens, prefix=prefix)
+    apart = model.config._attn_implementation == ROWS_APART
+    return Batcher(
+        TOKENIZER,
+        torch.device("cpu"),
+        packed=apart,
+        sharing=apart,
+        micro_tokens=micro_tokens,
+        prefix=prefix,
+    )
 
 
 def prefix_of(model: PeftModel, budget: int = ENOUGH) -> FrozenPrefix:
@@ -221,25 +228,64 @@ def test_a_model_is_loaded_with_rows_apart_on_a_cpu(tmp_path: Path) -> None:
 
 
 def test_a_window_narrower_than_a_row_is_kept() -> None:
-    """Row by row as one sequence with the window's mask."""
-    from innerloop.llm.attention import attend_rows_apart
-
+    """Row by row, and with a shared beginning, against one sequence with the window's mask."""
     made = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(1, 2, 11, 4, dtype=torch.float64, generator=made) for _ in range(3))
     module = nn.Module()
-    got, _ = attend_rows_apart(module, query, key, value, None, row_lengths=[7, 4], sliding_window=3)
-    place = torch.arange(11)
-    same = (place < 7)[:, None] == (place < 7)
-    back = place[:, None] - place
-    mask = same & (back >= 0) & (back < 3)
-    scores = (query @ key.transpose(-1, -2) / 2).masked_fill(~mask, float("-inf"))
-    torch.testing.assert_close(got, (scores.softmax(-1) @ value).transpose(1, 2))
+    for shared in (0, 2, 5):
+        got, _ = attend_rows_apart(
+            module, query, key, value, None, row_lengths=[7, 4], shared=shared, sliding_window=3
+        )
+        index = torch.arange(11)
+        second = index >= 7
+        place = torch.where(second, index - 7 + shared, index)
+        same = (second[:, None] == second) | (second[:, None] & (index < shared))
+        back = place[:, None] - place
+        mask = same & (back >= 0) & (back < 3)
+        scores = (query @ key.transpose(-1, -2) / 2).masked_fill(~mask, float("-inf"))
+        torch.testing.assert_close(got, (scores.softmax(-1) @ value).transpose(1, 2))
 
 
-def sizes(batch: object) -> Sequence[int]:
-    return [piece.input_ids.numel() for piece in pieces(batch)]
-
-
-def test_packed_batches_hold_no_padding() -> None:
+def test_packed_batches_hold_no_padding_and_a_shared_beginning_once() -> None:
     model = adapted_model("rows apart")
-    assert sizes(batcher(model, None).batch(ROWS)) == [sum(len(r.input_ids) for r in ROWS)]
+    (batch,) = pieces(batcher(model, None).batch(ROWS))
+    every = sum(len(tokens.input_ids) for tokens in ROWS)
+    beginning = len(tokenize_prompt(Row("", "", (Message("user", "#"), Message("assistant", ""))), TOKENIZER))
+    shared = shared_beginning(ROWS)
+    assert 0 < shared < beginning
+    assert batch.input_ids.numel() == every - shared * (len(ROWS) - 1)
+    assert batch_tokens(batch) == every
+    model.set_attn_implementation("sdpa")
+    (padded,) = pieces(batcher(model, None).batch(ROWS))
+    assert batch_tokens(padded) == every
+
+
+@pytest.mark.parametrize("micro_tokens", [None, 64])
+def test_a_shared_beginning_changes_neither_loss_nor_gradient(micro_tokens: int | None) -> None:
+    """Against each row alone, gradients through the shared tokens included."""
+    model = adapted_model("rows apart", layers=(0, 1, 2, 3))
+    learner = FunctionalLearner(model, response_loss)
+    assert shared_beginning(ROWS) > 0
+    targets = sum(tokens.target_count for tokens in ROWS)
+    with learner.excursion() as theta:
+        got = learner.gradient(theta, batcher(model, None, micro_tokens).batch(ROWS))
+        wanted = {name: torch.zeros_like(p) for name, p in theta.items()}
+        loss = torch.zeros((), dtype=torch.float64)
+        for tokens in ROWS:
+            share = tokens.target_count / targets
+            alone, gradient = learner.gradient(theta, batcher(model, None).batch([tokens]))
+            loss += share * alone
+            wanted = {name: total + share * gradient[name] for name, total in wanted.items()}
+    torch.testing.assert_close(got[0], loss, rtol=1e-6, atol=0)
+    for name, tensor in wanted.items():  # Llama's norms and rotations are float32 whatever the weights
+        torch.testing.assert_close(got[1][name], tensor, rtol=1e-4, atol=1e-7)
+
+
+def test_what_rows_share_ends_before_what_the_first_target_is_read_from() -> None:
+    def tokens(ids: Sequence[int], prompt: int) -> TokenizedRow:
+        return TokenizedRow(tuple(ids), tuple(place >= prompt for place in range(len(ids))))
+
+    assert shared_beginning([tokens([1, 2, 3, 4], 2), tokens([1, 2, 3, 5], 3)]) == 1
+    assert shared_beginning([tokens([1, 2, 3, 4], 3), tokens([1, 9, 3, 5], 3)]) == 1
+    assert shared_beginning([tokens([1, 2], 1), tokens([1, 2], 1)]) == 0
+    assert shared_beginning([tokens([1, 2, 3], 2)]) == 0

@@ -29,6 +29,7 @@ def attend_rows_apart(
     value: Tensor,
     attention_mask: Tensor | None,
     row_lengths: Sequence[int] | None = None,
+    shared: int = 0,
     sliding_window: int | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
@@ -41,6 +42,7 @@ def attend_rows_apart(
         value: see ``query``.
         attention_mask: not looked at where ``row_lengths`` are given: each row is causal by itself.
         row_lengths: tokens of each of the rows laid end to end; they add up to L.
+        shared: so many tokens of the first row are the beginning of every other row too.
         sliding_window: the most tokens a layer looks back on, itself included.
         options: handed on to ``sdpa``.
 
@@ -53,11 +55,18 @@ def attend_rows_apart(
         )
         return output, None
     # Splitting makes one gradient of all rows; slicing would make one of the whole length for each.
-    lengths = list(row_lengths)
-    rows = zip(*(torch.split(tensor, lengths, dim=2) for tensor in (query, key, value)), strict=True)
-    outputs = [
-        sdpa_attention_forward(module, q, k, v, _window(q, sliding_window), **options)[0] for q, k, v in rows
-    ]
+    lengths = [shared, row_lengths[0] - shared, *row_lengths[1:]]
+    parts = (torch.split(tensor, lengths, dim=2) for tensor in (query, key, value))
+    (q0, k0, v0), *rows = zip(*parts, strict=True)
+    outputs = []
+    if shared:
+        mask = _visible(q0, 0, sliding_window)
+        outputs.append(sdpa_attention_forward(module, q0, k0, v0, mask, **options)[0])
+    for q, k, v in rows:
+        if shared:
+            k, v = torch.cat([k0, k], dim=2), torch.cat([v0, v], dim=2)
+        mask = _visible(q, shared, sliding_window)
+        outputs.append(sdpa_attention_forward(module, q, k, v, mask, **options)[0])
     return torch.cat(outputs, dim=1), None
 
 
@@ -72,6 +81,11 @@ def keep_rows_apart(model: PreTrainedModel) -> bool:
 def keeps_rows_apart(model: PreTrainedModel | PeftModel) -> bool:
     """Whether packed rows cost a model no attention to each other."""
     return model.config._attn_implementation in (ROWS_APART, *FLASH)
+
+
+def shares_beginnings(model: PreTrainedModel | PeftModel) -> bool:
+    """Whether packed rows may hold what all of them begin with once."""
+    return bool(model.config._attn_implementation == ROWS_APART)
 
 
 def model_inputs(model: Any, batch: TokenBatch) -> dict[str, Any]:
@@ -90,7 +104,7 @@ def model_inputs(model: Any, batch: TokenBatch) -> dict[str, Any]:
         lengths = torch.unique_consecutive(batch.segment_ids[0], return_counts=True)[1].tolist()
         # Transformers would make a mask over all pairs of tokens; one of four dimensions it leaves as it is.
         no_mask = batch.target_weights.new_empty(1, 1, 0, 0)
-        return {**inputs, "attention_mask": no_mask, "row_lengths": lengths}
+        return {**inputs, "attention_mask": no_mask, "row_lengths": lengths, "shared": int(batch.shared)}
     return {**inputs, "attention_mask": _attention_mask(batch.segment_ids, model.dtype)}
 
 
@@ -102,13 +116,13 @@ def _attention_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
     return hidden.unsqueeze(-3)
 
 
-def _window(query: Tensor, width: int | None) -> Tensor | None:
-    """What a row may look back on where a layer's window is shorter than the row; none is plain causal."""
+def _visible(query: Tensor, before: int, window: int | None) -> Tensor | None:
+    """What a row's tokens see of the ``before`` shared ones and of their own; none is plain causal."""
     length = query.shape[2]
-    if width is None or length <= width:
+    if not before and (window is None or length <= window):
         return None
-    seen = torch.ones(length, length, dtype=torch.bool, device=query.device).tril()
-    return seen.triu(1 - width)[None, None]
+    seen = torch.ones(length, before + length, dtype=torch.bool, device=query.device).tril(before)
+    return (seen if window is None else seen.triu(before + 1 - window))[None, None]
 
 
 AttentionInterface.register(ROWS_APART, attend_rows_apart)

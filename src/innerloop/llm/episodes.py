@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from innerloop.core.errors import InputError
 from innerloop.core.sampler import EpisodeSampler, IndexStream, derive_seed
 from innerloop.core.task import Task
-from innerloop.llm.attention import keeps_rows_apart
+from innerloop.llm.attention import keeps_rows_apart, shares_beginnings
 from innerloop.llm.config import Config, TaskEntry
 from innerloop.llm.data.prepared import has_manifest, load_manifest, load_task, task_names
 from innerloop.llm.data.rows import Row, RowKeys, read_rows
@@ -45,6 +45,7 @@ def batcher_of(
         max_length=data.max_length,
         truncation=data.truncation,
         packed=packed,
+        sharing=model is not None and shares_beginnings(model),
         micro_tokens=data.micro_batch_tokens if data.use_dynamic_bsz else None,
         append_eos=data.append_eos,
         prefix=prefix,

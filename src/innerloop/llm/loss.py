@@ -90,7 +90,7 @@ def score_responses(model: nn.Module, batch: TokenBatch, cache: Cache | None = N
 
 def batch_tokens(batch: TokenBatch) -> int:
     """The real tokens of a piece, padding left out: the ledger's unit."""
-    return int((batch.segment_ids > 0).sum())
+    return batch.token_count
 
 
 def stack_token_batches(batches: Sequence[Batch]) -> TokenBatch:

@@ -17,8 +17,8 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
-from innerloop.llm.attention import keeps_rows_apart, model_inputs
-from innerloop.llm.data.tokens import TokenizedRow, collate
+from innerloop.llm.attention import keeps_rows_apart, model_inputs, shares_beginnings
+from innerloop.llm.data.tokens import TokenBatch, TokenizedRow, collate
 from innerloop.llm.decoding import KeysAndValues
 
 TOKENS_AT_ONCE = 2048
@@ -86,18 +86,27 @@ class FrozenPrefix:
         return found
 
     def _states(self, rows: Sequence[TokenizedRow]) -> list[tuple[Tensor, ...]]:
-        return [(row.clone(),) for row in by_row(self._run(rows, None), rows)]
+        batch = self._batch(rows)
+        return [(row.clone(),) for row in by_row(self._run(batch, None), rows, int(batch.shared))]
 
     def _keys_values(self, rows: Sequence[TokenizedRow]) -> list[tuple[Tensor, ...]]:
         cache = DynamicCache(config=self._model.config.get_text_config())
-        self._run(rows, cache)
+        batch = self._batch(rows)
+        self._run(batch, cache)
         layers = cache.layers[: len(frozen_layers(self._model))]
-        columns = [by_row(t.transpose(1, 2), rows) for layer in layers for t in (layer.keys, layer.values)]
+        shared = int(batch.shared)
+        columns = [
+            by_row(t.transpose(1, 2), rows, shared) for layer in layers for t in (layer.keys, layer.values)
+        ]
         return [tuple(t.transpose(0, 1).clone() for t in row) for row in zip(*columns, strict=True)]
 
-    def _run(self, rows: Sequence[TokenizedRow], cache: DynamicCache | None) -> Tensor:
-        (batch,) = collate(rows, pad_id=0, packed=keeps_rows_apart(self._model))
-        inputs = model_inputs(self._model, batch.to(self._model.device))
+    def _batch(self, rows: Sequence[TokenizedRow]) -> TokenBatch:
+        sharing = shares_beginnings(self._model)
+        (batch,) = collate(rows, pad_id=0, packed=keeps_rows_apart(self._model), sharing=sharing)
+        return batch.to(self._model.device)
+
+    def _run(self, batch: TokenBatch, cache: DynamicCache | None) -> Tensor:
+        inputs = model_inputs(self._model, batch)
         with torch.no_grad(), _frozen_layers_only(self._model) as reached:
             self._model(
                 **inputs | {"past_key_values": cache, "use_cache": cache is not None}, logits_to_keep=1
@@ -203,12 +212,19 @@ def _decoder_layers(model: nn.Module) -> Sequence[nn.Module]:
     return []
 
 
-def by_row(tensor: Tensor, rows: Sequence[TokenizedRow]) -> list[Tensor]:
-    """The rows' own parts, ``(n, ...)`` each, of what a model made of them, ``(B, L, ...)`` or packed."""
-    lengths = [len(row.input_ids) for row in rows]
-    if len(tensor) == 1:
-        return list(torch.split(tensor[0], lengths))
-    return [part[:length] for part, length in zip(tensor, lengths, strict=True)]
+def by_row(tensor: Tensor, rows: Sequence[TokenizedRow], shared: int) -> list[Tensor]:
+    """The rows' own parts, ``(n, ...)`` each, of what a model made of a batch of them.
+
+    Args:
+        tensor: ``(B, L, ...)``, or ``(1, L, ...)`` packed.
+        rows: in the batch's order.
+        shared: tokens that only the first packed row holds.
+    """
+    if len(tensor) > 1:
+        return [part[: len(row.input_ids)] for part, row in zip(tensor, rows, strict=True)]
+    lengths = [len(row.input_ids) - (shared if index else 0) for index, row in enumerate(rows)]
+    first, *others = torch.split(tensor[0], lengths)
+    return [first, *(torch.cat([first[:shared], row]) if shared else row for row in others)]
 
 
 def _groups(rows: Sequence[TokenizedRow]) -> Iterator[list[TokenizedRow]]:

@@ -27,6 +27,7 @@ class Batcher:
         max_length: the most tokens of a row.
         truncation: what happens to longer rows.
         packed: lay rows end to end instead of padding them.
+        sharing: packed rows hold what all of them begin with once.
         micro_tokens: the most tokens in a piece of a batch; ``None`` for no limit.
         append_eos: whether answers end with EOS, which is learned with them.
         prefix: knows the rows' states at the lowest adapted layer, where the layers below are frozen.
@@ -37,6 +38,7 @@ class Batcher:
     max_length: int = 1024
     truncation: Truncation = "error"
     packed: bool = False
+    sharing: bool = False
     micro_tokens: int | None = None
     append_eos: bool = True
     prefix: FrozenPrefix | None = None
@@ -54,12 +56,14 @@ class Batcher:
 
     def batch(self, rows: Sequence[TokenizedRow]) -> Batch:
         """One batch, in pieces if a piece's size is limited."""
-        parts = collate(rows, self._pad_id, self.packed, self.micro_tokens, self._hidden(rows))
+        limit, hidden = self.micro_tokens, self._hidden(rows)
+        parts = collate(rows, self._pad_id, self.packed, limit, self.sharing, hidden)
         return as_batch(parts, self.device)
 
     def in_order(self, rows: Sequence[TokenizedRow]) -> TokenBatch:
         """One piece, whose rows stay in order."""
-        (batch,) = collate(rows, self._pad_id, self.packed, hidden=self._hidden(rows))
+        hidden = self._hidden(rows)
+        (batch,) = collate(rows, self._pad_id, self.packed, sharing=self.sharing, hidden=hidden)
         return batch.to(self.device)
 
     def _hidden(self, rows: Sequence[TokenizedRow]) -> Mapping[TokenizedRow, Tensor] | None:

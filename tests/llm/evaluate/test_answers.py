@@ -23,7 +23,8 @@ from tiny_llama import tiny_llama, tiny_tokenizer
 
 ROOM, RUNS = 7, 3
 TOKENIZER = tiny_tokenizer()
-PROMPTS = [(5, 6, 7, 8), (40, 41), (9,) * 20, (100, 3, 7), (60, 61, 62, 63, 64, 65), (31, 7, 120)]
+ENDS = [(5, 6, 7, 8), (40, 41), (9,) * 20, (100, 3, 7), (60, 61, 62, 63, 64, 65), (31, 7, 120)]
+PROMPTS = [(17, 18, 19, *end) for end in ENDS]  # all begin alike
 
 
 def sharp_llama() -> LlamaForCausalLM:
@@ -49,7 +50,8 @@ def respondent(kind: str) -> Respondent:
         loaded = LoadedModel(model, TOKENIZER, "tiny", "tiny")
         prefix = FrozenPrefix.of(model, 1 << 22) if kind == "frozen prefix" else None
     packed = kind != "eager"
-    return Respondent(loaded, Batcher(TOKENIZER, torch.device("cpu"), packed=packed, prefix=prefix), learner)
+    batcher = Batcher(TOKENIZER, torch.device("cpu"), packed=packed, sharing=packed, prefix=prefix)
+    return Respondent(loaded, batcher, learner)
 
 
 def points_of(asked: Respondent, count: int = RUNS) -> list[Params]:

@@ -51,6 +51,7 @@ class TokenBatch:
         input_ids: (B, L) int64.
         position_ids: (B, L) int64, from 0 in each row, also when packed; 0 in the padding.
         segment_ids: (B, L) int64; 0 = padding; packed rows count from 1, padded rows are all 1.
+        shared: () int64, packed: with so many tokens all rows begin, and only the first row holds them.
         targets: (B, R) int64, indices into L of the tokens to predict; 0 where the weight is 0.
         target_weights: (B, R) float32, 1 for a target and 0 for filling.
         normalizer: () float32, the number of targets of the whole batch this is a piece of. The loss is the
@@ -65,6 +66,7 @@ class TokenBatch:
     targets: Tensor
     target_weights: Tensor
     normalizer: Tensor
+    shared: Tensor
     hidden: Tensor | None = None
 
     def to(self, device: torch.device | str) -> "TokenBatch":
@@ -74,8 +76,9 @@ class TokenBatch:
 
     @property
     def token_count(self) -> int:
-        """The tokens that are not padding."""
-        return int((self.segment_ids > 0).sum())
+        """The tokens of the rows, padding left out and a shared beginning counted for each."""
+        own, others = (self.segment_ids > 0).sum(), self.segment_ids.max() - 1
+        return int(own + (self.shared * others).sum())
 
 
 def tokenize(
@@ -152,6 +155,7 @@ def collate(
     pad_id: int,
     packed: bool = False,
     micro_tokens: int | None = None,
+    sharing: bool = False,
     hidden: Mapping[TokenizedRow, Tensor] | None = None,
 ) -> tuple[TokenBatch, ...]:
     """Makes one batch of the rows, in one piece or in several whose losses add up to the batch's.
@@ -160,6 +164,8 @@ def collate(
         rows: at least one.
         pad_id: fills the right side of shorter rows.
         packed: whether the rows are laid end to end in one sequence; otherwise padded to the longest.
+        sharing: whether packed rows hold the tokens that all of them begin with (a system turn, the task's
+            instruction) once; for models that attend to rows one by one.
         micro_tokens: the most tokens a piece may hold, padding included; None makes one piece. With it the
             rows are sorted by length, the longest first.
         hidden: each row's states at the lowest adapted layer, ``(n, width)``, if they are known.
@@ -171,14 +177,24 @@ def collate(
         raise ValueError("a batch needs at least one row")
     normalizer = torch.tensor(float(sum(row.target_count for row in rows)))
     pieces = [list(rows)] if micro_tokens is None else _pieces(rows, packed, micro_tokens)
-    make = _packed if packed else _padded
-    made = (make(piece, pad_id, normalizer) for piece in pieces)
-    if hidden is None:
-        return tuple(made)
-    return tuple(
-        replace(batch, hidden=_joined([hidden[row] for row in piece], packed))
-        for batch, piece in zip(made, pieces, strict=True)
-    )
+    made = []
+    for piece in pieces:
+        shared = shared_beginning(piece) if packed and sharing else 0
+        batch = _packed(piece, normalizer, shared) if packed else _padded(piece, pad_id, normalizer)
+        if hidden is not None:
+            batch = replace(batch, hidden=_joined([hidden[row] for row in piece], packed, shared))
+        made.append(batch)
+    return tuple(made)
+
+
+def shared_beginning(rows: Sequence[TokenizedRow]) -> int:
+    """How many tokens all rows begin with, short of what the first target of each is predicted from."""
+    most = min(row.response_mask.index(True) for row in rows) - 1
+    first = rows[0].input_ids
+    for place in range(most):
+        if any(row.input_ids[place] != first[place] for row in rows):
+            return place
+    return max(most, 0) if len(rows) > 1 else 0
 
 
 def _pieces(rows: Sequence[TokenizedRow], packed: bool, micro_tokens: int) -> list[list[TokenizedRow]]:
@@ -218,25 +234,32 @@ def _padded(rows: Sequence[TokenizedRow], pad_id: int, normalizer: Tensor) -> To
         segment_ids[index, :size] = 1
         targets[index, : row.target_count] = _target_indices(row)
         target_weights[index, : row.target_count] = 1
-    return TokenBatch(input_ids, position_ids, segment_ids, targets, target_weights, normalizer)
+    shared = torch.tensor(0)
+    return TokenBatch(input_ids, position_ids, segment_ids, targets, target_weights, normalizer, shared)
 
 
-def _packed(rows: Sequence[TokenizedRow], _pad_id: int, normalizer: Tensor) -> TokenBatch:
-    sizes = [len(row.input_ids) for row in rows]
-    starts = [sum(sizes[:index]) for index in range(len(rows))]
+def _packed(rows: Sequence[TokenizedRow], normalizer: Tensor, shared: int) -> TokenBatch:
+    """Every row but the first goes without its ``shared`` first tokens."""
+    skipped = [0] + [shared] * (len(rows) - 1)
+    sizes = [len(row.input_ids) - skip for row, skip in zip(rows, skipped, strict=True)]
+    starts = [sum(sizes[:index]) - skip for index, skip in enumerate(skipped)]
     targets = torch.cat([start + _target_indices(row) for start, row in zip(starts, rows, strict=True)])
+    own = [(row.input_ids[skip:], skip) for row, skip in zip(rows, skipped, strict=True)]
     return TokenBatch(
-        input_ids=torch.tensor([[token for row in rows for token in row.input_ids]]),
-        position_ids=torch.cat([torch.arange(size) for size in sizes])[None],
+        input_ids=torch.tensor([[token for tokens, _ in own for token in tokens]]),
+        position_ids=torch.cat([torch.arange(skip, skip + len(tokens)) for tokens, skip in own])[None],
         segment_ids=torch.repeat_interleave(torch.arange(1, len(rows) + 1), torch.tensor(sizes))[None],
         targets=targets[None],
         target_weights=torch.ones(1, len(targets)),
         normalizer=normalizer,
+        shared=torch.tensor(shared),
     )
 
 
-def _joined(states: Sequence[Tensor], packed: bool) -> Tensor:
-    return torch.cat(list(states))[None] if packed else pad_sequence(list(states), batch_first=True)
+def _joined(states: Sequence[Tensor], packed: bool, shared: int) -> Tensor:
+    if not packed:
+        return pad_sequence(list(states), batch_first=True)
+    return torch.cat([states[0], *(row[shared:] for row in states[1:])])[None]
 
 
 def _target_indices(row: TokenizedRow) -> Tensor:

@@ -149,7 +149,8 @@ def _read(
     keeps = keeps_whole_rows(module) and module.config._attn_implementation not in FLASH
     cache = DynamicCache(config=module.config.get_text_config()) if keeps else None
     rows = [question.tokens for question in questions]
-    scores = score_responses(module, asked.batcher.in_order(rows), cache)
+    batch = asked.batcher.in_order(rows)
+    scores = score_responses(module, batch, cache)
     drafts: list[_Draft] = []
     unfinished: list[int] = []
     anew: list[int] = []
@@ -164,7 +165,7 @@ def _read(
         drafts.append(_Draft(answer))
     if cache is not None and unfinished:
         check_room(module, [questions[index].prompt for index in unfinished], questions[0].room)
-        known = _keys_values(asked, cache, rows, unfinished)
+        known = _keys_values(asked, cache, rows, int(batch.shared), unfinished)
         for index, kept in zip(unfinished, known, strict=True):
             answer, question = drafts[index].answer or [], questions[index]
             length = len(question.prompt) + len(answer) - 1
@@ -191,7 +192,7 @@ def _agreed(question: Question, likeliest: tuple[int, ...], stops: frozenset[int
 
 
 def _keys_values(
-    asked: Respondent, cache: Cache, rows: Sequence[TokenizedRow], chosen: Sequence[int]
+    asked: Respondent, cache: Cache, rows: Sequence[TokenizedRow], shared: int, chosen: Sequence[int]
 ) -> list[KeysAndValues]:
     """What all layers keep of the chosen rows. Frozen layers did not run if their states were known."""
     prefix, below = asked.batcher.prefix, 0
@@ -200,7 +201,7 @@ def _keys_values(
         lower = prefix.keys_values([rows[index] for index in chosen])
         below = len(next(iter(lower.values())))
     upper = [
-        [part.transpose(0, 1) for part in by_row(tensor.transpose(1, 2), rows)]
+        [part.transpose(0, 1) for part in by_row(tensor.transpose(1, 2), rows, shared)]
         for layer in cache.layers[below:]
         for tensor in (layer.keys, layer.values)
     ]
