@@ -2,8 +2,8 @@
 
 Ten examples, ten inner steps, SmolLM2-135M with the adapter of META-LORA. The peer is the shortest loop with
 PEFT and transformers on a model that is loaded already: ten gradients of the same padded rows, and nothing
-read, checked or written. From the command's time, what Python takes to import is taken off. That its losses are
-those of the loop is checked. Run on a quiet machine: ``python benchmarks/bench_adapt.py``.
+read, checked or written. From the command's time, what Python takes to import is taken off. That its losses
+are those of the loop is checked. Run on a quiet machine: ``python benchmarks/bench_adapt.py``.
 """
 
 import argparse

@@ -2,9 +2,9 @@
 
 The peer is the plain loop with PEFT and transformers: for every shot count and run it puts the adapter back,
 takes the inner steps on padded batches, reads the test rows for their losses and has ``generate`` answer
-them, in batches of 16 padded on the left. Ours is ``innerloop evaluate`` as its users call it, loading the model
-included. Both take the same steps on the same shots; that they come to the same losses, token accuracies and
-answers is checked. A round is one function-vectors task. Run on a quiet machine::
+them, in batches of 16 padded on the left. Ours is ``innerloop evaluate`` as its users call it, loading the
+model included. Both take the same steps on the same shots; that they come to the same losses, token
+accuracies and graded answers is checked. A round is one function-vectors task. Run on a quiet machine::
 
     INNERLOOP_DATA=DIR python benchmarks/bench_evaluation.py
 """
