@@ -17,11 +17,9 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
-from innerloop.llm.attention import keeps_rows_apart, model_inputs, shares_beginnings
-from innerloop.llm.data.tokens import TokenBatch, TokenizedRow, collate
+from innerloop.llm.attention import keeps_rows_apart, model_inputs
+from innerloop.llm.data.tokens import TokenizedRow, collate
 from innerloop.llm.decoding import KeysAndValues
-
-TOKENS_AT_ONCE = 2048
 
 
 class FrozenPrefix:
@@ -40,13 +38,16 @@ class FrozenPrefix:
 
     @classmethod
     def of(cls, model: PreTrainedModel | PeftModel, budget: int) -> "FrozenPrefix | None":
-        """A cache for the model; none if it has no frozen layers below its adapters, or other uses for them.
+        """A cache for the model; none if it has no frozen layers below its adapters, if they do more than
+        hand on one tensor that is always the same, or off the CPU, where no measurement speaks for it.
 
         Args:
             model: as it will be trained or adapted.
             budget: bytes that may be kept.
         """
-        if budget <= 0 or not isinstance(model, PeftModel) or not frozen_layers(model) or _drops_out(model):
+        if budget <= 0 or model.device.type != "cpu" or not isinstance(model, PeftModel):
+            return None
+        if not frozen_layers(model) or _drops_out(model):
             return None
         kept = {id(p) for layer in frozen_layers(model) for p in layer.parameters()}
         embeddings: Any = model.get_input_embeddings()
@@ -66,47 +67,32 @@ class FrozenPrefix:
         return {row: tuple(zip(flat[::2], flat[1::2], strict=True)) for row, flat in found.items()}
 
     def _look_up(
-        self,
-        rows: Sequence[TokenizedRow],
-        kind: str,
-        compute: Callable[[Sequence[TokenizedRow]], list[tuple[Tensor, ...]]],
+        self, rows: Sequence[TokenizedRow], kind: str, compute: Callable[[TokenizedRow], tuple[Tensor, ...]]
     ) -> dict[TokenizedRow, tuple[Tensor, ...]]:
         found: dict[TokenizedRow, tuple[Tensor, ...]] = {}
-        missing: list[TokenizedRow] = []
         for row in dict.fromkeys(rows):
             if (kind, row) in self._kept:
                 self._kept.move_to_end((kind, row))
                 found[row] = self._kept[kind, row]
             else:
-                missing.append(row)
-        for group in _groups(missing):
-            for row, tensors in zip(group, compute(group), strict=True):
-                found[row] = tensors
-                self._keep((kind, row), tensors)
+                # Each alone: what shares a batch changes the last bits, and a run that is resumed, whose rows
+                # come in other company, must equal one that was not.
+                found[row] = compute(row)
+                self._keep((kind, row), found[row])
         return found
 
-    def _states(self, rows: Sequence[TokenizedRow]) -> list[tuple[Tensor, ...]]:
-        batch = self._batch(rows)
-        return [(row.clone(),) for row in by_row(self._run(batch, None), rows, int(batch.shared))]
+    def _states(self, row: TokenizedRow) -> tuple[Tensor, ...]:
+        return (self._run(row, None)[0],)
 
-    def _keys_values(self, rows: Sequence[TokenizedRow]) -> list[tuple[Tensor, ...]]:
+    def _keys_values(self, row: TokenizedRow) -> tuple[Tensor, ...]:
         cache = DynamicCache(config=self._model.config.get_text_config())
-        batch = self._batch(rows)
-        self._run(batch, cache)
+        self._run(row, cache)
         layers = cache.layers[: len(frozen_layers(self._model))]
-        shared = int(batch.shared)
-        columns = [
-            by_row(t.transpose(1, 2), rows, shared) for layer in layers for t in (layer.keys, layer.values)
-        ]
-        return [tuple(t.transpose(0, 1).clone() for t in row) for row in zip(*columns, strict=True)]
+        return tuple(tensor[0] for layer in layers for tensor in (layer.keys, layer.values))
 
-    def _batch(self, rows: Sequence[TokenizedRow]) -> TokenBatch:
-        sharing = shares_beginnings(self._model)
-        (batch,) = collate(rows, pad_id=0, packed=keeps_rows_apart(self._model), sharing=sharing)
-        return batch.to(self._model.device)
-
-    def _run(self, batch: TokenBatch, cache: DynamicCache | None) -> Tensor:
-        inputs = model_inputs(self._model, batch)
+    def _run(self, row: TokenizedRow, cache: DynamicCache | None) -> Tensor:
+        (batch,) = collate([row], pad_id=0, packed=keeps_rows_apart(self._model))
+        inputs = model_inputs(self._model, batch.to(self._model.device))
         with torch.no_grad(), _frozen_layers_only(self._model) as reached:
             self._model(
                 **inputs | {"past_key_values": cache, "use_cache": cache is not None}, logits_to_keep=1
@@ -210,33 +196,6 @@ def _decoder_layers(model: nn.Module) -> Sequence[nn.Module]:
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return list(module)
     return []
-
-
-def by_row(tensor: Tensor, rows: Sequence[TokenizedRow], shared: int) -> list[Tensor]:
-    """The rows' own parts, ``(n, ...)`` each, of what a model made of a batch of them.
-
-    Args:
-        tensor: ``(B, L, ...)``, or ``(1, L, ...)`` packed.
-        rows: in the batch's order.
-        shared: tokens that only the first packed row holds.
-    """
-    if len(tensor) > 1:
-        return [part[: len(row.input_ids)] for part, row in zip(tensor, rows, strict=True)]
-    lengths = [len(row.input_ids) - (shared if index else 0) for index, row in enumerate(rows)]
-    first, *others = torch.split(tensor[0], lengths)
-    return [first, *(torch.cat([first[:shared], row]) if shared else row for row in others)]
-
-
-def _groups(rows: Sequence[TokenizedRow]) -> Iterator[list[TokenizedRow]]:
-    """Rows of like length together, so many that they fill a pass and not the memory."""
-    group: list[TokenizedRow] = []
-    for row in sorted(rows, key=lambda row: len(row.input_ids), reverse=True):
-        if group and (len(group) + 1) * len(group[0].input_ids) > TOKENS_AT_ONCE:
-            yield group
-            group = []
-        group.append(row)
-    if group:
-        yield group
 
 
 def _drops_out(model: PeftModel) -> bool:

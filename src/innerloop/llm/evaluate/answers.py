@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import torch
+from torch import Tensor
 from transformers import Cache, DynamicCache
 
 from innerloop.core.learner import Learner
@@ -21,7 +23,6 @@ from innerloop.llm.generate import check_room, generate_ids, stop_ids
 from innerloop.llm.loss import ResponseScores, score_responses
 from innerloop.llm.model import LoadedModel
 from innerloop.llm.own_adapters import OwnAdapters, has_plain_adapters
-from innerloop.llm.prefix import by_row
 from innerloop.llm.tasks import Batcher
 
 Result = TypeVar("Result")
@@ -201,7 +202,7 @@ def _keys_values(
         lower = prefix.keys_values([rows[index] for index in chosen])
         below = len(next(iter(lower.values())))
     upper = [
-        [part.transpose(0, 1) for part in by_row(tensor.transpose(1, 2), rows, shared)]
+        [part.transpose(0, 1) for part in _by_row(tensor.transpose(1, 2), rows, shared)]
         for layer in cache.layers[below:]
         for tensor in (layer.keys, layer.values)
     ]
@@ -212,6 +213,16 @@ def _keys_values(
         )
         for index in chosen
     ]
+
+
+def _by_row(tensor: Tensor, rows: Sequence[TokenizedRow], shared: int) -> list[Tensor]:
+    """The rows' own parts, ``(n, ...)`` each, of what a model made of a batch, ``(B, L, ...)`` or packed with
+    tokens that only the first row holds."""
+    if len(tensor) > 1:
+        return [part[: len(row.input_ids)] for part, row in zip(tensor, rows, strict=True)]
+    lengths = [len(row.input_ids) - (shared if index else 0) for index, row in enumerate(rows)]
+    first, *others = torch.split(tensor[0], lengths)
+    return [first, *(torch.cat([first[:shared], row]) if shared else row for row in others)]
 
 
 def _continue(
