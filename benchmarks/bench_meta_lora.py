@@ -30,7 +30,7 @@ from innerloop.core.params import Params
 from innerloop.llm.algorithms import build_inner_loop, build_learner, build_strategy, model_spec, set_modes
 from innerloop.llm.config import load_config
 from innerloop.llm.data.presets.base import Request
-from innerloop.llm.data.presets.math import SUBJECTS, read_math
+from innerloop.llm.data.presets.math import read_math
 from innerloop.llm.data.presets.reading import Collector
 from innerloop.llm.data.tokens import TokenizedRow
 from innerloop.llm.episodes import batcher_of
@@ -99,49 +99,48 @@ def move_adapter(loaded: LoadedModel) -> None:
 
 
 @cache
-def episode(size: Size, number: int) -> RowsTask:
-    """Rows of one subject that fit, each in one batch only."""
-    rows = subject_rows(SUBJECTS[number % len(SUBJECTS)])
-    made = torch.Generator().manual_seed(number)
+def episode(size: Size) -> RowsTask:
+    """Rows that fit, of all subjects as MATH has them, each in one batch only."""
+    rows = math_rows()
+    made = torch.Generator().manual_seed(0)
     drawn = [rows[i] for i in torch.randperm(len(rows), generator=made)[: size.rows * (size.steps + 1)]]
     *support, query = [drawn[at : at + size.rows] for at in range(0, len(drawn), size.rows)]
     return RowsTask("math", support, query, ours(size).batcher)
 
 
-@cache
-def subject_rows(subject: str) -> list[TokenizedRow]:
-    """Two hundred rows of a subject's training set that are not longer than ``MAX_LENGTH``."""
+def math_rows() -> list[TokenizedRow]:
+    """Rows of the training set that are not longer than ``MAX_LENGTH``, sixty or fewer of a subject."""
     if "INNERLOOP_DATA" not in os.environ:
         raise SystemExit("set INNERLOOP_DATA to the folder that holds math/train.jsonl")
     request = Request(source_dir=Path(os.environ["INNERLOOP_DATA"]))
     batcher = batcher_of(CONFIG, peer().tokenizer, peer().device)
     found: list[TokenizedRow] = []
-    for row in read_math(request, Collector())[subject].train[:300]:
-        try:
-            found.append(batcher.tokenize_row(row, subject))
-        except InputError:
-            continue  # longer than max_length, which the settings' own truncation=error leaves out
-    return found[:200]
+    for subject, problems in read_math(request, Collector()).items():
+        for row in problems.train[:60]:
+            try:
+                found.append(batcher.tokenize_row(row, subject))
+            except InputError:
+                continue  # longer than max_length, which the settings' own truncation=error leaves out
+    return found
 
 
-def innerloop_step(size: Size, number: int, known: bool) -> Params:
+def innerloop_step(size: Size, known: bool) -> Params:
     """The meta-gradient as innerloop comes to it.
 
     Args:
         size: of the step.
-        number: of the episode.
         known: whether its rows were drawn before.
     """
-    side, task = ours(size), episode(size, number)
+    side, task = ours(size), episode(size)
     if not known:
         forgetful = FrozenPrefix(side.loaded.model, CONFIG.model.frozen_prefix_mib << 20)  # type: ignore[arg-type]
         task = replace(task, batcher=replace(side.batcher, prefix=forgetful))
     return side.strategy(side.learner, task).gradient
 
 
-def plain_step(size: Size, number: int, to_max_length: bool) -> Params:
+def plain_step(size: Size, to_max_length: bool) -> Params:
     """The meta-gradient by a plain loop: adapt in place, take the query gradient, put the adapter back."""
-    loaded, meta, task = peer(), CONFIG.meta, episode(size, number)
+    loaded, meta, task = peer(), CONFIG.meta, episode(size)
     theta = loaded.trainable_parameters()
     start = [p.detach().clone() for p in theta.values()]
     for rows in task.support_rows:
@@ -180,15 +179,15 @@ def backward(loaded: LoadedModel, rows: list[TokenizedRow], to_max_length: bool)
 
 def idle(size: Size) -> None:
     """What all sides need before they start."""
-    ours(size), peer(), episode(size, 0)
+    ours(size), peer(), episode(size)
 
 
 def check(size: Size) -> float:
     """The largest distance between the meta-gradients, as a share of their length."""
-    wanted = plain_step(size, 0, to_max_length=True)
+    wanted = plain_step(size, to_max_length=True)
     found = [
-        plain_step(size, 0, to_max_length=False),
-        *(innerloop_step(size, 0, known) for known in (False, True)),
+        plain_step(size, to_max_length=False),
+        *(innerloop_step(size, known) for known in (False, True)),
     ]
     return max(float(vector.norm(vector.subtract(got, wanted)) / vector.norm(wanted)) for got in found)
 
@@ -207,7 +206,7 @@ def main() -> None:
     apart = check(size)
     if apart > 1e-3:
         raise SystemExit(f"the meta-gradients differ by {apart:.1e} of their length")
-    task = episode(size, 0)
+    task = episode(size)
     rows = [row for batch in (*task.support_rows, task.query_rows) for row in batch]
     tokens = sum(len(row.input_ids) for row in rows)
     console.print(f"{machine()}. Meta-gradients {apart:.0e} apart; {tokens / len(rows):.0f} tokens a row.")
@@ -216,7 +215,7 @@ def main() -> None:
     )
     for known in (False, True):
         for to_max_length in (True, False):
-            mine, plain = partial(innerloop_step, size, 0, known), partial(plain_step, size, 0, to_max_length)
+            mine, plain = partial(innerloop_step, size, known), partial(plain_step, size, to_max_length)
             # The plain loop over ours: how many times as many real tokens ours takes in a second.
             speed = time_ratio(plain, mine, options.rounds)
             memory = "-" if options.no_memory else f"{memory_ratio(mine, plain, partial(idle, size)):.2f}"

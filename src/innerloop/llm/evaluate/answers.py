@@ -28,7 +28,7 @@ from innerloop.llm.tasks import Batcher
 Result = TypeVar("Result")
 
 ROWS_READ = 16
-ROWS_DECODED = 64
+ROWS_DECODED, TOKENS_DECODED = 64, 16384
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,13 @@ def replies(asked: Respondent, points: Sequence[Params], questions: Sequence[Que
         questions: at least one.
     """
     found: list[list[Reply | None]] = [[None] * len(questions) for _ in points]
-    together = max(1, min(ROWS_READ, ROWS_DECODED // len(points)))
-    order = sorted(range(len(questions)), key=lambda i: len(questions[i].tokens.input_ids), reverse=True)
-    for start in range(0, len(order), together):
-        places = order[start : start + together]
+    left = sorted(range(len(questions)), key=lambda i: len(questions[i].tokens.input_ids))
+    while left:
+        # Rows of like length together, no more than the cache of all the points' answers has room for.
+        longest = questions[left[-1]]
+        tokens = len(points) * (len(longest.tokens.input_ids) + longest.room)
+        together = min(ROWS_READ, ROWS_DECODED // len(points), TOKENS_DECODED // tokens)
+        places = [left.pop() for _ in range(min(max(together, 1), len(left)))]
         columns = _together(asked, points, [questions[i] for i in places])
         for replied, column in zip(found, columns, strict=True):
             for place, reply in zip(places, column, strict=True):
