@@ -4,7 +4,7 @@ Rows that were read already, while their references were scored say, go on from 
 ``continue_begun``; whole prompts are ``generate``'s business.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +45,17 @@ def keeps_whole_rows(model: PreTrainedModel | PeftModel) -> bool:
     """Whether the model's cache holds all tokens' keys and values in all layers: no window, no recurrence."""
     layers = DynamicCache(config=model.config.get_text_config()).layers
     return bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+
+
+def keys_and_values(layers: Iterable[object]) -> list[Tensor]:
+    """Keys and values of each layer of a cache in turn, (B, heads, L, width) each."""
+    found: list[Tensor] = []
+    for layer in layers:
+        assert isinstance(layer, DynamicLayer)
+        assert layer.keys is not None
+        assert layer.values is not None
+        found += [layer.keys, layer.values]
+    return found
 
 
 def continue_begun(
@@ -151,5 +162,5 @@ def continue_rows(
 def _select(cache: Cache, places: Sequence[int], *tensors: Tensor) -> tuple[Tensor, ...]:
     kept = torch.tensor(places, dtype=torch.long, device=tensors[0].device)
     if places:
-        cache.batch_select_indices(kept)  # type: ignore[no-untyped-call]
+        cache.batch_select_indices(kept)
     return tuple(tensor[kept] for tensor in tensors)

@@ -36,23 +36,26 @@ class OwnAdapters:
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Inside, each row of the model's batch goes through its own adapter."""
-        layers = list(_plain_layers(self._model))
-        for name, layer in layers:
-            layer.forward = self._forward(name, layer)
+        replaced: list[nn.Module] = []
         try:
+            for name, layer in _plain_layers(self._model):
+                module: nn.Module = layer
+                module.forward = self._forward(name, layer)
+                replaced.append(module)
             yield
         finally:
-            for _, layer in layers:
-                del layer.forward
+            for module in replaced:
+                del module.forward
 
     def _forward(self, name: str, layer: Linear) -> Callable[[Tensor], Tensor]:
         down, up = _names(name, layer)
-        scale = layer.scaling[layer.active_adapters[0]]
+        scale: float = layer.scaling[layer.active_adapters[0]]
 
         def forward(values: Tensor) -> Tensor:
             output: Tensor = layer.base_layer(values)
             inner = torch.bmm(values.to(self._rows[down].dtype), self._rows[down].transpose(1, 2))
-            return output + scale * torch.bmm(inner, self._rows[up].transpose(1, 2)).to(output.dtype)
+            beside = torch.bmm(inner, self._rows[up].transpose(1, 2))
+            return output + (scale * beside).to(output.dtype)
 
         return forward
 

@@ -19,7 +19,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from innerloop.llm.attention import keeps_rows_apart, model_inputs
 from innerloop.llm.data.tokens import TokenizedRow, collate
-from innerloop.llm.decoding import KeysAndValues
+from innerloop.llm.decoding import KeysAndValues, keys_and_values
 
 
 class FrozenPrefix:
@@ -88,7 +88,7 @@ class FrozenPrefix:
         cache = DynamicCache(config=self._model.config.get_text_config())
         self._run(row, cache)
         layers = cache.layers[: len(frozen_layers(self._model))]
-        return tuple(tensor[0] for layer in layers for tensor in (layer.keys, layer.values))
+        return tuple(tensor[0] for tensor in keys_and_values(layers))
 
     def _run(self, row: TokenizedRow, cache: DynamicCache | None) -> Tensor:
         (batch,) = collate([row], pad_id=0, packed=keeps_rows_apart(self._model))

@@ -8,6 +8,7 @@ its own, are then decoded in one batch.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -18,7 +19,13 @@ from innerloop.core.learner import Learner
 from innerloop.core.params import Params
 from innerloop.llm.attention import FLASH
 from innerloop.llm.data.tokens import TokenizedRow
-from innerloop.llm.decoding import Begun, KeysAndValues, continue_begun, keeps_whole_rows
+from innerloop.llm.decoding import (
+    Begun,
+    KeysAndValues,
+    continue_begun,
+    keeps_whole_rows,
+    keys_and_values,
+)
 from innerloop.llm.generate import check_room, generate_ids, stop_ids
 from innerloop.llm.loss import ResponseScores, score_responses
 from innerloop.llm.model import LoadedModel
@@ -206,8 +213,7 @@ def _keys_values(
         below = len(next(iter(lower.values())))
     upper = [
         [part.transpose(0, 1) for part in _by_row(tensor.transpose(1, 2), rows, shared)]
-        for layer in cache.layers[below:]
-        for tensor in (layer.keys, layer.values)
+        for tensor in keys_and_values(cache.layers[below:])
     ]
     return [
         (
@@ -248,6 +254,6 @@ def _continue(
         for number, point in enumerate(points):
             its = [row for (of, _), row in zip(rest, begun, strict=True) if of == number]
             if its:
-                found += asked.at(point, lambda rows=its: continue_begun(module, rows, stops))
+                found += asked.at(point, partial(continue_begun, module, its, stops))
     for (_, draft), ids in zip(rest, found, strict=True):
         draft.answer = [*(draft.answer or []), *ids]
