@@ -17,6 +17,8 @@ from innerloop.core.inner_loop import InnerLoop
 from innerloop.core.learner import VmapLearner
 from innerloop.core.metagrad import Exact, FirstOrder, Implicit, Reptile, Strategy
 from innerloop.core.task import FixedTask
+from innerloop.fewshot.backbones import Conv4
+from innerloop.fewshot.conv_tasks import ConvTasksLearner
 from innerloop.fewshot.episodes import Episodes
 from innerloop.fewshot.learners.base import FewShotLearner
 from innerloop.fewshot.learners.classifier import Classifier, classify
@@ -52,7 +54,7 @@ class GradientLearner(FewShotLearner):
         tasks_at_once: int,
     ) -> None:
         self.module, self.strategy = module, strategy
-        self.learner = VmapLearner(module, cross_entropy, tasks_at_once, batch_size=_images)
+        self.learner = _tasks_learner(module, tasks_at_once)
         self._test_loop = replace(strategy.inner, steps=test_steps)
         self._batch_size = batch_size
 
@@ -94,6 +96,12 @@ def cross_entropy(module: nn.Module, batch: Labelled) -> Tensor:
     """The mean cross-entropy of labelled images."""
     images, labels = batch
     return F.cross_entropy(module(images), labels)
+
+
+def _tasks_learner(module: Classifier, tasks_at_once: int) -> VmapLearner:
+    if isinstance(module.body, Conv4):
+        return ConvTasksLearner(module, cross_entropy, module.body, tasks_at_once, _images)
+    return VmapLearner(module, cross_entropy, tasks_at_once, batch_size=_images)
 
 
 def _images(batch: Labelled) -> int:

@@ -1,0 +1,5 @@
+"""Conv4 classifiers of many tasks in one call, with derivatives written by hand."""
+
+from innerloop.fewshot.conv_tasks.learner import ConvTasksLearner
+
+__all__ = ["ConvTasksLearner"]
