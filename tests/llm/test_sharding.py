@@ -25,6 +25,7 @@ from innerloop.core.losses import TaskLosses
 from innerloop.core.parallel import World
 from innerloop.core.params import norm, subtract
 from innerloop.core.tracking import read_metrics
+from innerloop.llm.attention import keep_rows_apart
 from innerloop.llm.config import load_config
 from innerloop.llm.data.tokens import TokenizedRow, collate
 from innerloop.llm.loss import response_loss
@@ -282,19 +283,23 @@ def test_what_a_sharded_model_cannot_do_is_refused_in_a_line(
 
 ROWS = [
     TokenizedRow(tuple(range(3, 3 + length)), tuple(i >= length - targets for i in range(length)))
-    for length, targets in ((9, 3), (4, 1), (6, 2), (12, 5), (5, 4))
+    for length, targets in ((9, 3), (4, 1), (6, 2), (12, 5), (5, 1))
 ]
 
 
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("layout", ["padded", "packed", "sharing"])
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
-def test_the_losses_of_the_parts_of_a_batch_add_up_to_its_own(packed: bool, count: int) -> None:
+def test_the_losses_of_the_parts_of_a_batch_add_up_to_its_own(layout: str, count: int) -> None:
     model = tiny_llama(dtype=torch.float64)
-    (batch,) = collate(ROWS, pad_id=0, packed=packed)
+    assert keep_rows_apart(model)
+    (batch,) = collate(ROWS, pad_id=0, packed=layout != "padded", sharing=layout == "sharing")
+    assert int(batch.shared) == (2 if layout == "sharing" else 0)
     parts = [part_of(batch, place, count) for place in range(count)]
     with torch.no_grad():
         total = sum(float(response_loss(model, part)) for part in parts)
         assert total == pytest.approx(float(response_loss(model, batch)), rel=1e-6)
-    tokens = sum(int((part.segment_ids > 0).sum()) for part in parts if part.target_weights.sum() > 0)
-    assert tokens == int((batch.segment_ids > 0).sum())
-    assert sum(int(part.target_weights.sum()) for part in parts) == 15
+    filled = [part for part in parts if part.target_weights.sum() > 0]
+    again = int(batch.shared) * (len(filled) - 1)  # every part has the beginning of its own
+    tokens = sum(int((part.segment_ids > 0).sum()) for part in filled)
+    assert tokens == int((batch.segment_ids > 0).sum()) + again
+    assert sum(int(part.target_weights.sum()) for part in parts) == 12

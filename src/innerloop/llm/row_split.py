@@ -1,5 +1,7 @@
 """Cutting a batch of token rows into parts for the processes that share it."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -28,13 +30,14 @@ def _of_padded(batch: TokenBatch, place: int, count: int) -> TokenBatch | None:
         return None
     length = _longest(batch.segment_ids[place::count])
     width = _longest(batch.target_weights[place::count])
-    return TokenBatch(
+    return replace(
+        batch,
         input_ids=batch.input_ids[place::count, :length],
         position_ids=batch.position_ids[place::count, :length],
         segment_ids=batch.segment_ids[place::count, :length],
         targets=batch.targets[place::count, :width],
         target_weights=batch.target_weights[place::count, :width],
-        normalizer=batch.normalizer,
+        hidden=None if batch.hidden is None else batch.hidden[place::count, :length],
     )
 
 
@@ -43,26 +46,33 @@ def _of_packed(batch: TokenBatch, place: int, count: int) -> TokenBatch | None:
     own = (segments > 0) & ((segments - 1) % count == place)
     if not bool(own.any()):
         return None
-    moved = own.cumsum(0) - 1
+    # The beginning that all rows share stands in the batch's first, and goes into the first of each part.
+    beginning = int(batch.shared) if place else 0
+    columns = torch.cat([torch.arange(beginning, device=own.device), own.nonzero().flatten()])
+    segment_ids = segments[columns].index_fill(0, torch.arange(beginning, device=own.device), place + 1)
+    moved = own.cumsum(0) - 1 + beginning
     targets = own[batch.targets[0]]
-    return TokenBatch(
-        input_ids=batch.input_ids[:, own],
-        position_ids=batch.position_ids[:, own],
-        segment_ids=batch.segment_ids[:, own],
+    return replace(
+        batch,
+        input_ids=batch.input_ids[:, columns],
+        position_ids=batch.position_ids[:, columns],
+        segment_ids=segment_ids[None],
         targets=moved[batch.targets[0, targets]][None],
         target_weights=batch.target_weights[:, targets],
-        normalizer=batch.normalizer,
+        hidden=None if batch.hidden is None else batch.hidden[:, columns],
     )
 
 
 def _nothing(batch: TokenBatch) -> TokenBatch:
-    return TokenBatch(
+    return replace(
+        batch,
         input_ids=batch.input_ids[:1, :1],
         position_ids=torch.zeros_like(batch.position_ids[:1, :1]),
         segment_ids=torch.ones_like(batch.segment_ids[:1, :1]),
         targets=torch.zeros_like(batch.targets[:1, :1]),
         target_weights=torch.zeros_like(batch.target_weights[:1, :1]),
-        normalizer=batch.normalizer,
+        shared=torch.zeros_like(batch.shared),
+        hidden=None if batch.hidden is None else batch.hidden[:1, :1],
     )
 
 
