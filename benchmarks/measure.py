@@ -52,8 +52,8 @@ def memory_ratio(ours: Work, peer: Work, idle: Work) -> float:
         peer: the same work done the peer's way.
         idle: builds what both sides need and does no work.
     """
-    floor = _peak(idle)
-    return (_peak(ours) - floor) / (_peak(peer) - floor)
+    floor = peak(idle)
+    return (peak(ours) - floor) / (peak(peer) - floor)
 
 
 def machine() -> str:
@@ -75,8 +75,8 @@ def seconds(work: Work) -> float:
     return time.perf_counter() - start
 
 
-def _peak(work: Work) -> float:
-    """Peak resident memory of a fresh process that does the work, in bytes."""
+def peak(work: Work) -> float:
+    """Peak resident memory of a fresh process that does the work, in bytes. The work must be importable."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak_here, (work,))
 

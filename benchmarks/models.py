@@ -1,8 +1,12 @@
 """The model that benchmarks without weights of their own run on: a random Llama and its next-token loss."""
 
+from pathlib import Path
+
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 VOCABULARY = 512
 
@@ -24,6 +28,19 @@ def random_llama(layers: int) -> LlamaForCausalLM:
         use_cache=False,
     )
     return LlamaForCausalLM(config)
+
+
+def save_random_llama(folder: Path) -> Path:
+    """Twelve layers of it as a Hugging Face folder, with a tokenizer that knows one word."""
+    random_llama(layers=12).save_pretrained(folder)
+    one_word_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def one_word_tokenizer() -> PreTrainedTokenizerFast:
+    """For benchmarks that make their tokens at random: it can only end a sequence."""
+    words = Tokenizer(WordLevel({"<end>": 0}, unk_token="<end>"))
+    return PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>", unk_token="<end>")
 
 
 def next_token_loss(model: nn.Module, tokens: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ def test_settings_may_stand_anywhere(line: str) -> None:
     [
         ("rl train a.b=1 --config-name x more", "more"),
         ("rl train --no-such=1", "--no-such=1"),
-        ("doctor a=1", "a=1"),
+        ("worker a=1", "a=1"),
         ("serve a.b=1", "a.b=1"),
     ],
 )

@@ -63,7 +63,15 @@ class LearningRates:
 
 
 class InnerRule(Protocol):
-    """Turns gradients into updates."""
+    """Turns gradients into updates: shortens the task's gradient first, then works tensor by tensor."""
+
+    @property
+    def max_norm(self) -> float | None:
+        """The norm that a task's gradient is shortened to; ``None`` leaves it."""
+
+    @property
+    def linear(self) -> bool:
+        """Whether the update is linear in the gradient, so that its derivative does not depend on it."""
 
     @property
     def carries(self) -> bool:
@@ -74,6 +82,10 @@ class InnerRule(Protocol):
 
     def update(self, gradient: Params, state: State, rates: Params) -> tuple[Params, State]:
         """The update to add to the parameters, and the next state."""
+
+    def unclipped_update(self, gradient: Params, state: State, rates: Params) -> tuple[Params, State]:
+        """The same without shortening, for any part of the tensors with the part of the state that is theirs:
+        the entries that end in ``/NAME``, and those without a slash, which all parts share."""
 
     def carry(self, states: Sequence[State]) -> None:
         """Told the final states of one meta-batch's tasks; a rule that remembers across tasks uses them."""
@@ -87,10 +99,13 @@ class InnerRule(Protocol):
 
 def clip(gradient: Params, max_norm: float | None) -> Params:
     """The gradient shortened to ``max_norm`` if it is longer; differentiable, zero gradient included."""
-    if max_norm is None:
-        return gradient
+    return gradient if max_norm is None else scaled(gradient, clip_factor(gradient, max_norm))
+
+
+def clip_factor(gradient: Params, max_norm: float) -> Tensor:
+    """What ``clip`` multiplies the gradient with, shape ``()``."""
     length = (dot_in_place(gradient, gradient) + 1e-24).sqrt()
-    return scaled(gradient, (max_norm / length).clamp(max=1.0))
+    return (max_norm / length).clamp(max=1.0)
 
 
 @dataclass
@@ -108,13 +123,21 @@ class SGD:
         """Never."""
         return False
 
+    @property
+    def linear(self) -> bool:
+        """Unless the gradient is shortened by its own length."""
+        return self.max_norm is None
+
     def init(self, params: Params) -> State:  # noqa: ARG002
         """No state."""
         return {}
 
     def update(self, gradient: Params, state: State, rates: Params) -> tuple[Params, State]:
         """``−α ⊙ g``."""
-        gradient = clip(gradient, self.max_norm)
+        return self.unclipped_update(clip(gradient, self.max_norm), state, rates)
+
+    def unclipped_update(self, gradient: Params, state: State, rates: Params) -> tuple[Params, State]:
+        """``−α ⊙ g`` with g as it is."""
         return {name: -rates[name] * g for name, g in gradient.items()}, state
 
     def carry(self, states: Sequence[State]) -> None:
@@ -154,6 +177,11 @@ class Adam:
         """If the policy is ``carry``."""
         return self.moments == "carry"
 
+    @property
+    def linear(self) -> bool:
+        """Never: the step is divided by a root of squared gradients."""
+        return False
+
     def init(self, params: Params) -> State:
         """Zero or carried moments, keyed ``first/NAME``, ``second/NAME``, and the ``count`` of steps."""
         state: State = {}
@@ -171,7 +199,10 @@ class Adam:
 
     def update(self, gradient: Params, state: State, rates: Params) -> tuple[Params, State]:
         """One bias-corrected step."""
-        gradient = clip(gradient, self.max_norm)
+        return self.unclipped_update(clip(gradient, self.max_norm), state, rates)
+
+    def unclipped_update(self, gradient: Params, state: State, rates: Params) -> tuple[Params, State]:
+        """One bias-corrected step along the gradient as it is."""
         beta1, beta2 = self.betas
         count = state["count"] + 1
         following: State = {"count": count}

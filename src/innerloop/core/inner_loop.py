@@ -72,7 +72,7 @@ class InnerLoop:
             learner: runs the model; must be inside an ``excursion`` unless the module may keep φ.
             task: gives a fresh support batch for every step.
             start: φ₀.
-            record: keep what every step started from (K points and gradients in memory).
+            record: keep what every step started from: K points, and K gradients unless the rule is linear.
             create_graph: build the graph through all steps, to unroll.
             watch: called after each step with the number of steps taken, the support loss before the step,
                 and the point reached.
@@ -84,20 +84,40 @@ class InnerLoop:
         tape: list[InnerStep] = []
         for step in range(self.steps):
             batch = task.support(step, params)
-            loss, gradient = learner.gradient(params, batch, create_graph)
-            if self.proximal:
-                gradient = vector.add(gradient, vector.subtract(params, anchor), self.proximal)
-            if not create_graph:
-                gradient = vector.detached(gradient)
-            if record:
-                tape.append(InnerStep(step, learner.keep(params), gradient, state, batch))
-            with torch.set_grad_enabled(create_graph):
-                update, state = self.apply_rule(learner, gradient, state, self.rates.at(step, start))
-            params = learner.move(params, update)
+            rates = self.rates.at(step, start)
+            if record or create_graph or self.proximal:
+                loss, gradient = self._gradient(learner, params, batch, anchor, create_graph)
+                if record:
+                    tape.append(
+                        InnerStep(
+                            step, learner.shelve(params), self._on_tape(learner, gradient), state, batch
+                        )
+                    )
+                with torch.set_grad_enabled(create_graph):
+                    update, state = self.apply_rule(learner, gradient, state, rates)
+                params = learner.move(params, update)
+            else:
+                # Nobody asks for the gradient, so the learner may use it up as it comes.
+                loss, params, state = learner.descend(params, batch, self.rule, state, rates)
             batches.append(batch)
             if watch is not None:
                 watch(step + 1, loss, params)
         return Adapted(params, state, tuple(batches), tuple(tape))
+
+    def _gradient(
+        self, learner: Learner, params: Params, batch: Batch, anchor: Params, create_graph: bool
+    ) -> tuple[Tensor, Params]:
+        """Loss, and gradient with the pull towards the anchor."""
+        loss, gradient = learner.gradient(params, batch, create_graph)
+        if self.proximal:
+            gradient = vector.add(gradient, vector.subtract(params, anchor), self.proximal)
+        return loss, gradient if create_graph else vector.detached(gradient)
+
+    def _on_tape(self, learner: Learner, gradient: Params) -> Params:
+        """What differentiating the step later needs of its gradient: of a linear rule's, the shapes alone."""
+        if self.rule.linear and not self.rates.learned:
+            return {name: g.new_zeros(()).expand_as(g) for name, g in gradient.items()}
+        return learner.shelve(gradient)
 
     def apply_rule(
         self, learner: Learner, gradient: Params, state: State, rates: Params

@@ -86,6 +86,10 @@ class Outer:
         self.publish()
         return rate
 
+    def finer_copies(self) -> dict[str, nn.Parameter]:
+        """The master copies of those parameters that are rounded from one."""
+        return {name: master for name, master in self.masters.items() if master is not self._theta[name]}
+
     def publish(self) -> None:
         """Puts the master copy of θ into the module."""
         put(self.masters, self._theta)

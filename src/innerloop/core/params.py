@@ -18,6 +18,20 @@ def add(left: Mapping[str, Tensor], right: Mapping[str, Tensor], scale: float | 
     return {name: tensor + scale * right[name] for name, tensor in left.items()}
 
 
+@torch.no_grad()
+def add_(total: Mapping[str, Tensor], values: Mapping[str, Tensor], scale: float = 1.0) -> None:
+    """``total += scale * values``, in the memory and the dtype of ``total``, outside any graph."""
+    for name, tensor in values.items():
+        total[name].add_(tensor, alpha=scale)
+
+
+@torch.no_grad()
+def scale_(params: Mapping[str, Tensor], scale: float) -> None:
+    """``params *= scale`` in place, outside any graph."""
+    for tensor in params.values():
+        tensor.mul_(scale)
+
+
 def subtract(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Params:
     """``left - right``."""
     return {name: tensor - right[name] for name, tensor in left.items()}

@@ -40,19 +40,20 @@ class Pool:
     Args:
         masters: tensors in whose dtype the meta-gradient is summed.
         rule: the inner rule, which may carry its state from one meta-batch to the next.
+
+    Attributes:
+        gradient: the sum, to which the strategies add in place.
     """
 
     def __init__(self, masters: Mapping[str, Tensor], rule: InnerRule) -> None:
         self.figures = Figures()
-        self._masters, self._rule = masters, rule
-        self._gradient: Params = {}
+        self._rule = rule
+        self.gradient = vector.zeros_like(vector.detached(masters))
         self._rate_gradient: Params = {}
         self._state: State = {}
 
     def add(self, turns: Sequence[Turn], losses: Sequence[TaskLosses], result: MetaGradient) -> None:
-        """Adds the result of a bundle of tasks."""
-        gradient = {name: g.to(self._masters[name].dtype) for name, g in result.gradient.items()}
-        self._gradient = _sum(self._gradient, gradient)
+        """Adds the result of a bundle of tasks, whose gradient is in the sum already."""
         self._rate_gradient = _sum(self._rate_gradient, result.rate_gradient)
         if self._rule.carries:
             for state in result.states:
@@ -68,12 +69,13 @@ class Pool:
 
         The rule is told the mean of the tasks' final states.
         """
-        sums = (self._gradient, self._rate_gradient, self._state)
+        sums = (self.gradient, self._rate_gradient, self._state)
         world.sum_over_groups([tensor for params in sums for tensor in params.values()])
-        gradient, rate_gradient, state = (vector.scaled(params, 1 / tasks) for params in sums)
+        vector.scale_(self.gradient, 1 / tasks)
+        rate_gradient, state = (vector.scaled(params, 1 / tasks) for params in sums[1:])
         if state:
             self._rule.carry([state])
-        return gradient, rate_gradient
+        return self.gradient, rate_gradient
 
 
 def together(world: World, own: Figures) -> Figures:

@@ -129,6 +129,7 @@ class MetaTrainer:
         self._make_tracker, self._export, self._evaluate = trackers, export, evaluate
         self._rates = strategy.inner.rates
         self._outer = Outer(outer, learner.theta, strategy.inner.rates)
+        learner.masters = self._outer.finer_copies()
         self._last_step = outer.total_steps
         if self.world.size > 1 and strategy.keeps_buffers and learner.buffers:
             raise InputError(
@@ -237,7 +238,7 @@ class MetaTrainer:
             with self.learner.unaccounted():
                 self.strategy(self.learner, self.learner.bundle(tasks))
             return
-        result = self.strategy(self.learner, self.learner.bundle(tasks))
+        result = self.strategy(self.learner, self.learner.bundle(tasks), pool.gradient)
         losses = losses_of(tasks, result)
         self._refuse_non_finite(tasks, losses, result)
         pool.add(turns, losses, result)

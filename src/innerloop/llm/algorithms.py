@@ -12,13 +12,13 @@ from innerloop.core.errors import InputError
 from innerloop.core.inner import SGD, Adam, InnerRule, LearningRates
 from innerloop.core.inner_loop import InnerLoop
 from innerloop.core.learner import FunctionalLearner, InPlaceLearner, Learner, ShardedLearner, VmapLearner
-from innerloop.core.learner.base import HessianProduct
+from innerloop.core.learner.base import BatchSize, HessianProduct
 from innerloop.core.metagrad import Exact, FirstOrder, Implicit, Joint, Reptile, Strategy, Unroll
 from innerloop.core.trainer import OuterSettings
 from innerloop.llm.config import Config, MetaConfig
 from innerloop.llm.lora import LoraSpec
 from innerloop.llm.loss import batch_tokens, response_loss, stack_token_batches
-from innerloop.llm.model import LoadedModel, ModelSpec
+from innerloop.llm.model import ModelSpec
 from innerloop.llm.row_split import part_of
 from innerloop.llm.sharding import Sharding
 
@@ -92,8 +92,10 @@ def hessian_product(config: Config) -> HessianProduct:
     return "central" if config.model.use_fsdp else "reverse"
 
 
-def build_learner(config: Config, model: nn.Module, sharding: Sharding | None = None) -> Learner:
-    """The learner that runs the model, sharded or not."""
+def build_learner(
+    config: Config, model: nn.Module, sharding: Sharding | None = None, batch_size: BatchSize = batch_tokens
+) -> Learner:
+    """The learner that runs the model, sharded or not; ``batch_size`` counts what goes into the ledger."""
     if sharding is not None:
         return ShardedLearner(
             model,
@@ -102,7 +104,7 @@ def build_learner(config: Config, model: nn.Module, sharding: Sharding | None = 
             # Where each process has a whole adapter it has tasks of its own, too.
             part_of if config.model.adapts == "full" else None,
             sharding.computes_in,
-            batch_tokens,
+            batch_size,
         )
     product = hessian_product(config)
     match learner_name(config):
@@ -117,13 +119,13 @@ def build_learner(config: Config, model: nn.Module, sharding: Sharding | None = 
                 response_loss,
                 config.meta.tasks_per_chunk,
                 stack_token_batches,
-                batch_tokens,
+                batch_size,
                 product,
             )
         case "functional":
-            return FunctionalLearner(model, response_loss, batch_tokens, product)
+            return FunctionalLearner(model, response_loss, batch_size, product)
         case "in_place":
-            return InPlaceLearner(model, response_loss, batch_tokens, product)
+            return InPlaceLearner(model, response_loss, batch_size, product)
 
 
 def attention_for(config: Config) -> str:
@@ -162,7 +164,7 @@ def model_spec(config: Config) -> ModelSpec:
     )
 
 
-def set_modes(config: Config, loaded: LoadedModel) -> None:
+def set_modes(config: Config, model: PreTrainedModel | nn.Module) -> None:
     """Puts the model in the mode the run needs: dropout only where asked for, checkpointing where set.
 
     Plain SFT drops out as it always does; the inner loops of the other algorithms only with
@@ -174,7 +176,6 @@ def set_modes(config: Config, loaded: LoadedModel) -> None:
             f"meta.inner_dropout changes the loss between the two derivatives {meta.algorithm} takes; "
             "unset it"
         )
-    model: PreTrainedModel | nn.Module = loaded.model
     model.train(meta.inner_dropout or meta.algorithm == "sft")
     if config.model.enable_gradient_checkpointing:
         for module in model.modules():

@@ -128,7 +128,7 @@ def load_source(source: Source, spec: ModelSpec, adapter: Adapter) -> LoadedMode
     tokenizer = load_tokenizer(source.folder if _has_tokenizer(source.folder) else base.folder, spec)
     _check_vocabulary(model, tokenizer, source)
     if spec.gradient_checkpointing:
-        _recompute_activations(plain)
+        recompute_activations(plain)
     module: torch.nn.Module = model
     module.to("cpu" if spec.left_on_host else device).eval()
     return LoadedModel(model, tokenizer, base.name, base.reference)
@@ -137,7 +137,7 @@ def load_source(source: Source, spec: ModelSpec, adapter: Adapter) -> LoadedMode
 def _load_base(base: Source, spec: ModelSpec, device: torch.device) -> PreTrainedModel:
     try:
         config = AutoConfig.from_pretrained(base.folder, trust_remote_code=spec.trust_remote_code)
-        dtype = parse_dtype(spec.dtype) or _stored_dtype(config)
+        dtype = parse_dtype(spec.dtype) or stored_dtype(config)
         check_dtype(dtype, device)
         with without_progress_bars():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -187,7 +187,7 @@ def _has_tokenizer(folder: Path) -> bool:
     return (folder / "tokenizer_config.json").is_file()
 
 
-def _recompute_activations(plain: PreTrainedModel) -> None:
+def recompute_activations(plain: PreTrainedModel) -> None:
     """Turns on non-reentrant checkpointing: the other kind sees no gradient through frozen embeddings."""
     model: Any = plain
     enable = getattr(model, "activation_checkpointing_enable", None)  # the name since transformers 5.23
@@ -243,7 +243,8 @@ def _check_same_adapter(model: PeftModel, spec: LoraSpec, planned: frozenset[str
         )
 
 
-def _stored_dtype(config: PreTrainedConfig) -> torch.dtype:
+def stored_dtype(config: PreTrainedConfig) -> torch.dtype:
+    """The dtype a model's weights are stored in."""
     stored = config.get_text_config().dtype
     return stored if isinstance(stored, torch.dtype) else torch.float32
 

@@ -57,7 +57,7 @@ def _trainer(config: Config, world: World) -> MetaTrainer:
     device = take_device(config.trainer.device, config.trainer.strict_device)
     sharded = config.model.use_fsdp
     loaded = load_model(replace(model_spec(config), device=str(device), left_on_host=sharded))
-    set_modes(config, loaded)
+    set_modes(config, loaded.model)
     sharding = shard(loaded.model, config.model.fsdp_config, world, device) if sharded else None
     if sharding is not None:
         world = sharding.world
@@ -78,7 +78,7 @@ def _trainer(config: Config, world: World) -> MetaTrainer:
     def evaluate() -> Mapping[str, float]:
         loaded.model.eval()
         measured = adapt_and_measure(learner, inner, held_out, world)
-        set_modes(config, loaded)
+        set_modes(config, loaded.model)
         return task_metrics(measured, "eval/") | average_metrics(measured, "eval/")
 
     trainer = MetaTrainer(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from innerloop.core import params as vector
 from innerloop.core.errors import InputError
+from innerloop.core.inner import InnerRule, State
 from innerloop.core.learner.refusals import refusals_explained
 from innerloop.core.params import Params
 from innerloop.core.task import Batch, Task, pieces
@@ -75,6 +76,8 @@ class Learner(ABC):
         self.module, self.objective = module, objective
         self.hessian_product: HessianProduct = hessian_product
         self.ledger = Ledger()
+        self.masters: Mapping[str, Tensor] = {}
+        """Finer copies that θ is rounded from, by name; whoever keeps them spares an excursion its own."""
         self._batch_size = batch_size or (lambda _batch: 1)
         if not self.theta:
             raise InputError("the model has no parameter to adapt: every parameter is frozen")
@@ -111,12 +114,19 @@ class Learner(ABC):
         with torch.no_grad():
             for name, live in self.theta.items():
                 live.copy_(params[name])
+                if name in self.masters:
+                    self.masters[name].copy_(params[name])
+
+    def shelve(self, tensors: Params) -> Params:
+        """The tensors as they are now, to come back to: a learner may lay them where memory is not short."""
+        return self.keep(tensors)
+
+    def fetch(self, tensors: Params) -> Params:
+        """What was shelved, ready to compute with."""
+        return tensors
 
     @abstractmethod
     def _loss(self, params: Params, piece: Batch) -> Tensor: ...
-
-    @abstractmethod
-    def _gradient(self, params: Params, piece: Batch, create_graph: bool) -> tuple[Tensor, Params]: ...
 
     @abstractmethod
     def _reverse_hessian_product(self, params: Params, piece: Batch, direction: Params) -> Params: ...
@@ -143,6 +153,7 @@ class Learner(ABC):
         with torch.no_grad(), refusals_explained():
             return torch.stack([self._loss(params, piece).detach() for piece in pieces(batch)]).sum(0)
 
+    @abstractmethod
     def gradient(self, params: Params, batch: Batch, create_graph: bool = False) -> tuple[Tensor, Params]:
         """Loss and gradient at a point, also where the caller has switched gradients off.
 
@@ -152,17 +163,35 @@ class Learner(ABC):
             create_graph: keep the graph, so that the result can be differentiated by ``params``
                 (functional learners only).
         """
-        self._record(batch, gradient_passes=1)
-        loss: Tensor | None = None
-        total: Params = {}
-        with self._differentiating():
-            for piece in pieces(batch):
-                piece_loss, gradient = self._gradient(params, piece, create_graph)
-                loss = piece_loss if loss is None else loss + piece_loss
-                total = vector.add(total, gradient) if total else gradient
-        if loss is None:
-            raise InputError("a batch without pieces has no gradient")
-        return loss, total
+
+    def add_gradient(self, params: Params, batch: Batch, total: Params, scale: float = 1.0) -> Tensor:
+        """Adds ``scale`` times the gradient, summed over the bundle's tasks, to ``total`` in its own memory.
+
+        Args:
+            params: the point.
+            batch: a batch or its micro-batches.
+            total: tensors of the shapes of θ, in any precision that is fine enough for the sum.
+            scale: the weight.
+
+        Returns:
+            The loss at the point.
+        """
+        loss, gradient = self.gradient(params, batch)
+        vector.add_(total, self.pool(gradient), scale)
+        return loss
+
+    def descend(
+        self, params: Params, batch: Batch, rule: InnerRule, state: State, rates: Params
+    ) -> tuple[Tensor, Params, State]:
+        """One step of an inner rule. The old point and the old state may be gone afterwards.
+
+        Returns:
+            The loss before the step, the point reached and the rule's next state.
+        """
+        loss, gradient = self.gradient(params, batch)
+        with torch.no_grad():
+            update, following = self.lift(rule.update, in_dims=(0, 0, None))(gradient, state, rates)
+            return loss, self.move(params, update), following
 
     def hvp(self, params: Params, batch: Batch, direction: Params) -> Params:
         """The Hessian of the loss at ``params`` times ``direction``."""
@@ -182,7 +211,7 @@ class Learner(ABC):
 
     def _central_hessian_product(self, params: Params, batch: Batch, direction: Params) -> Params:
         """(∇S(θ + εu) − ∇S(θ − εu)) / 2ε, with ‖εu‖ a fixed small share of ‖θ‖ (Liu 2019; Choe 2023)."""
-        point = self.keep(params)
+        point = self.fetch(self.keep(params))
         share = self._coarseness() ** 0.5
 
         def width(at: Params, along: Params) -> Tensor:
@@ -219,6 +248,13 @@ class Learner(ABC):
     def pool(self, params: Params) -> Params:
         """The sum over the bundle's tasks, in the shapes of θ."""
         return params
+
+    @staticmethod
+    def _sum(losses: Sequence[Tensor]) -> Tensor:
+        """The loss of a batch from those of its pieces."""
+        if not losses:
+            raise InputError("a batch without pieces has no gradient")
+        return sum(losses[1:], start=losses[0])
 
     def _record(self, batch: Batch, **passes: int) -> None:
         for name, count in passes.items():

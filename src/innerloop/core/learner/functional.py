@@ -11,7 +11,7 @@ from torch.func import functional_call
 from innerloop.core import params as vector
 from innerloop.core.learner.base import Learner, Result
 from innerloop.core.params import Params
-from innerloop.core.task import Batch
+from innerloop.core.task import Batch, pieces
 
 
 class _Host(nn.Module):
@@ -53,6 +53,18 @@ class FunctionalLearner(Learner):
         host = _Host(self.module)
         result: Result = functional_call(host, {f"model.{name}": p for name, p in params.items()}, (body,))
         return result
+
+    def gradient(self, params: Params, batch: Batch, create_graph: bool = False) -> tuple[Tensor, Params]:
+        """Loss and gradient at a point. See :class:`Learner`."""
+        self._record(batch, gradient_passes=1)
+        losses: list[Tensor] = []
+        total: Params = {}
+        with self._differentiating():
+            for piece in pieces(batch):
+                loss, gradient = self._gradient(params, piece, create_graph)
+                losses.append(loss)
+                total = vector.add(total, gradient) if total else gradient
+            return self._sum(losses), total
 
     def _loss(self, params: Params, piece: Batch) -> Tensor:
         return self.run_at(params, lambda: self.objective(self.module, piece))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from innerloop.core.errors import InputError
 from innerloop.core.learner.base import BatchSize, Objective
-from innerloop.core.learner.in_place import InPlaceLearner
+from innerloop.core.learner.in_place import InPlaceLearner, Receiver
 from innerloop.core.params import Params
 from innerloop.core.task import Batch, pieces
 
@@ -93,13 +93,9 @@ class ShardedLearner(InPlaceLearner):
                 self._loss(params, piece)
         return loss
 
-    def gradient(self, params: Params, batch: Batch, create_graph: bool = False) -> tuple[Tensor, Params]:
-        """Loss and gradient at a point, over the rows of all holders that share a task."""
-        result = super().gradient(params, batch, create_graph)
-        with torch.enable_grad():
-            for piece in self._idle_pieces(batch):
-                self._gradient(params, piece, create_graph)
-        return result
+    def shelve(self, tensors: Params) -> Params:
+        """A copy where it is: shards are no plain tensors, and small."""
+        return self.keep(tensors)
 
     def any_goes_on(self, going: Tensor) -> bool:
         """Whether any task does, of this process or of another that must walk in step."""
@@ -121,9 +117,15 @@ class ShardedLearner(InPlaceLearner):
     def _loss(self, params: Params, piece: Batch) -> Tensor:
         return self._over_rows(super()._loss(params, self._part(piece)))
 
-    def _gradient(self, params: Params, piece: Batch, create_graph: bool) -> tuple[Tensor, Params]:
-        loss, gradient = super()._gradient(params, self._part(piece), create_graph)
-        return self._over_rows(loss), gradient
+    def _stream(self, params: Params, batch: Batch, receive: Receiver) -> Tensor:
+        loss = super()._stream(params, batch, receive)
+        with torch.enable_grad():
+            for piece in self._idle_pieces(batch):
+                self._backward(piece, lambda _name, _gradient: None)
+        return loss
+
+    def _backward(self, piece: Batch, receive: Receiver) -> Tensor:
+        return self._over_rows(super()._backward(self._part(piece), receive))
 
     def _coarseness(self) -> float:
         own = 0.0 if self._computes_in is None else torch.finfo(self._computes_in).eps

@@ -22,7 +22,8 @@ class MetaGradient:
     """The meta-gradient of a bundle of ``T`` tasks (``T`` = 1 unless the learner runs several at once).
 
     Args:
-        gradient: the sum of the tasks' meta-gradients, in the shapes of θ.
+        gradient: the sum of the tasks' meta-gradients, in the shapes of θ; with those of earlier bundles
+            where the strategy was given a sum to add to.
         rate_gradient: the same for learned inner rates, shape ``(K,)`` a tensor; empty if they are fixed.
         support_loss: the last support batch's loss at φ, shape ``(T,)``.
         query_loss_before: the query loss at θ, shape ``(T,)``.
@@ -67,12 +68,27 @@ class Strategy(ABC):
         self.inner = inner
 
     @abstractmethod
-    def __call__(self, learner: Learner, task: Task) -> MetaGradient:
-        """The meta-gradient of one task (or bundle). θ is in the module again afterwards."""
+    def __call__(self, learner: Learner, task: Task, total: Params | None = None) -> MetaGradient:
+        """The meta-gradient of one task (or bundle). θ is in the module again afterwards.
+
+        Args:
+            learner: the model.
+            task: the task or bundle.
+            total: what to add the meta-gradient to, in place, so that a whole meta-batch needs one buffer;
+                the result's ``gradient`` is then this sum.
+        """
 
     def metrics(self, losses: Sequence[TaskLosses]) -> dict[str, float]:
         """What the tracker is told of a meta-batch's losses."""
         return average_metrics(losses, "meta/") | task_metrics(losses)
+
+
+def added(gradient: Params, total: Params | None) -> Params:
+    """The gradient, or the sum it has been added to."""
+    if total is None:
+        return gradient
+    vector.add_(total, gradient)
+    return total
 
 
 def loss_before(learner: Learner, theta: Params, query: Batch) -> Tensor:
@@ -111,9 +127,9 @@ def differentiate_rule(
         state: cotangent of the next state.
     """
     with torch.enable_grad():
-        gradient = _leaves(step.gradient)
+        gradient = _leaves(learner.fetch(step.gradient))
         before = _leaves(step.state)
-        rates = _leaves(inner.rates.at(step.step, step.params))
+        rates = _leaves(inner.rates.at(step.step, gradient))
         new_update, new_state = inner.apply_rule(learner, gradient, before, rates)
         outputs = [*new_update.values(), *new_state.values()]
         cotangents = [*(update[name] for name in new_update), *(state[name] for name in new_state)]

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from statistics import fmean
 
+from innerloop.core import params as vector
 from innerloop.core.inner import SGD, LearningRates
 from innerloop.core.inner_loop import InnerLoop
 from innerloop.core.learner.base import Learner
 from innerloop.core.losses import TaskLosses
 from innerloop.core.metagrad.base import MetaGradient, Strategy
+from innerloop.core.params import Params
 from innerloop.core.task import Task
 
 
@@ -25,13 +27,13 @@ class Direct(Strategy):
     def __init__(self) -> None:
         super().__init__(InnerLoop(SGD(), LearningRates(0.0, [], 0), steps=0))
 
-    def __call__(self, learner: Learner, task: Task) -> MetaGradient:
+    def __call__(self, learner: Learner, task: Task, total: Params | None = None) -> MetaGradient:
         """The gradient of one episode's loss."""
         theta = {name: p.detach() for name, p in learner.theta.items()}
-        loss, gradient = learner.gradient(theta, task.query(theta))
-        loss = loss.detach().reshape(-1)
+        gradient = vector.zeros_like(theta) if total is None else total
+        loss = learner.add_gradient(theta, task.query(theta), gradient).detach().reshape(-1)
         return MetaGradient(
-            gradient=learner.pool(gradient),
+            gradient=gradient,
             rate_gradient={},
             support_loss=loss,
             query_loss_before=loss,

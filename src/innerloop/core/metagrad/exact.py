@@ -6,10 +6,12 @@ from innerloop.core.metagrad.base import (
     MetaGradient,
     RateGradient,
     Strategy,
+    added,
     differentiate_rule,
     loss_before,
     support_loss_after,
 )
+from innerloop.core.params import Params
 from innerloop.core.task import Task
 
 
@@ -28,7 +30,7 @@ class Exact(Strategy):
 
     learns_rates = True
 
-    def __call__(self, learner: Learner, task: Task) -> MetaGradient:
+    def __call__(self, learner: Learner, task: Task, total: Params | None = None) -> MetaGradient:
         """The meta-gradient of one task."""
         inner = self.inner
         with learner.excursion() as theta:
@@ -51,7 +53,7 @@ class Exact(Strategy):
                     anchor = vector.add(anchor, rule.gradient, -inner.proximal)
             gradient = vector.add(v, anchor) if inner.proximal else v
             return MetaGradient(
-                gradient=learner.pool(gradient),
+                gradient=added(learner.pool(gradient), total),
                 rate_gradient=rate_gradient.values,
                 support_loss=support_loss,
                 query_loss_before=before,

@@ -1,15 +1,18 @@
 """First-order MAML."""
 
 from innerloop.core import params as vector
+from innerloop.core.inner_loop import Adapted
 from innerloop.core.learner.base import Learner
 from innerloop.core.metagrad.base import (
     MetaGradient,
     RateGradient,
     Strategy,
+    added,
     differentiate_rule,
     loss_before,
     support_loss_after,
 )
+from innerloop.core.params import Params
 from innerloop.core.task import Task
 
 
@@ -22,25 +25,37 @@ class FirstOrder(Strategy):
 
     learns_rates = True
 
-    def __call__(self, learner: Learner, task: Task) -> MetaGradient:
+    def __call__(self, learner: Learner, task: Task, total: Params | None = None) -> MetaGradient:
         """The meta-gradient of one task."""
         inner = self.inner
         with learner.excursion() as theta:
             before = loss_before(learner, theta, task.query(theta))
             adapted = inner.run(learner, task, theta, record=inner.rates.learned)
             support_loss = support_loss_after(learner, adapted)
-            query_loss, v = learner.gradient(adapted.params, task.query(adapted.params))
+            query = task.query(adapted.params)
             rate_gradient = RateGradient(inner)
-            w = vector.zeros_like(adapted.state)
-            for step in reversed(adapted.tape):
-                rule = differentiate_rule(learner, inner, step, v, w)
-                rate_gradient.add(step.step, rule.rates)
-                w = rule.state
+            if inner.rates.learned:
+                query_loss, v = learner.gradient(adapted.params, query)
+                self._differentiate_rates(learner, adapted, v, rate_gradient)
+                gradient = added(learner.pool(v), total)
+            else:
+                gradient = vector.zeros_like(vector.detached(learner.theta)) if total is None else total
+                query_loss = learner.add_gradient(adapted.params, query, gradient)
             return MetaGradient(
-                gradient=learner.pool(v),
+                gradient=gradient,
                 rate_gradient=rate_gradient.values,
                 support_loss=support_loss,
                 query_loss_before=before,
                 query_loss=query_loss.reshape(-1),
                 states=learner.unbundle(adapted.state),
             )
+
+    def _differentiate_rates(
+        self, learner: Learner, adapted: Adapted, v: Params, rate_gradient: RateGradient
+    ) -> None:
+        """Walks back through the inner loop with the same v everywhere."""
+        w = vector.zeros_like(adapted.state)
+        for step in reversed(adapted.tape):
+            rule = differentiate_rule(learner, self.inner, step, v, w)
+            rate_gradient.add(step.step, rule.rates)
+            w = rule.state

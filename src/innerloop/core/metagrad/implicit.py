@@ -9,7 +9,7 @@ from innerloop.core import params as vector
 from innerloop.core.errors import InputError
 from innerloop.core.inner_loop import Adapted, InnerLoop
 from innerloop.core.learner.base import Learner
-from innerloop.core.metagrad.base import MetaGradient, Strategy, loss_before, support_loss_after
+from innerloop.core.metagrad.base import MetaGradient, Strategy, added, loss_before, support_loss_after
 from innerloop.core.params import Params
 from innerloop.core.task import Task
 
@@ -38,7 +38,7 @@ class Implicit(Strategy):
             )
         self.iterations, self.damping = iterations, damping
 
-    def __call__(self, learner: Learner, task: Task) -> MetaGradient:
+    def __call__(self, learner: Learner, task: Task, total: Params | None = None) -> MetaGradient:
         """The meta-gradient of one task."""
         with learner.excursion() as theta:
             start = learner.keep(theta)
@@ -49,7 +49,7 @@ class Implicit(Strategy):
             query_loss, target = learner.gradient(point, task.query(point))
             solution, residual = self._solve(learner, point, adapted, target)
             return MetaGradient(
-                gradient=learner.pool(solution),
+                gradient=added(learner.pool(solution), total),
                 rate_gradient={},
                 support_loss=support_loss,
                 query_loss_before=before,

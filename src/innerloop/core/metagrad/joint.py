@@ -20,19 +20,19 @@ class Joint(Strategy):
     backward passes as :class:`FirstOrder` does in one meta-step.
     """
 
-    def __call__(self, learner: Learner, task: Task) -> MetaGradient:
+    def __call__(self, learner: Learner, task: Task, total: Params | None = None) -> MetaGradient:
         """The gradient of one task."""
         with learner.excursion() as theta:
             query = task.query(theta)
             before = loss_before(learner, theta, query)
             batches = [*(task.support(step, theta) for step in range(self.inner.steps)), query]
-            losses, total = [], Params()
-            for batch in batches:
-                loss, gradient = learner.gradient(theta, batch)
-                losses.append(loss.reshape(-1))
-                total = vector.add(total, gradient) if total else gradient
+            gradient = vector.zeros_like(vector.detached(learner.theta)) if total is None else total
+            losses = [
+                learner.add_gradient(theta, batch, gradient, 1 / len(batches)).reshape(-1)
+                for batch in batches
+            ]
             return MetaGradient(
-                gradient=learner.pool(vector.scaled(total, 1 / len(batches))),
+                gradient=gradient,
                 rate_gradient={},
                 support_loss=torch.stack(losses[:-1]).mean(0),
                 query_loss_before=before,

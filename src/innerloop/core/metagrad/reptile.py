@@ -2,7 +2,8 @@
 
 from innerloop.core import params as vector
 from innerloop.core.learner.base import Learner
-from innerloop.core.metagrad.base import MetaGradient, Strategy, loss_before, support_loss_after
+from innerloop.core.metagrad.base import MetaGradient, Strategy, added, loss_before, support_loss_after
+from innerloop.core.params import Params
 from innerloop.core.task import Task
 
 
@@ -13,7 +14,7 @@ class Reptile(Strategy):
     loss is monitored only.
     """
 
-    def __call__(self, learner: Learner, task: Task) -> MetaGradient:
+    def __call__(self, learner: Learner, task: Task, total: Params | None = None) -> MetaGradient:
         """The pseudo-gradient of one task."""
         with learner.excursion() as theta:
             start = learner.keep(theta)
@@ -24,7 +25,7 @@ class Reptile(Strategy):
                 query_loss = learner.loss(adapted.params, query).reshape(-1)
             support_loss = support_loss_after(learner, adapted)
             return MetaGradient(
-                gradient=learner.pool(vector.subtract(start, vector.detached(adapted.params))),
+                gradient=added(learner.pool(vector.subtract(start, vector.detached(adapted.params))), total),
                 rate_gradient={},
                 support_loss=support_loss,
                 query_loss_before=before,

@@ -8,7 +8,7 @@ import torch
 from innerloop.core import params as vector
 from innerloop.core.learner.base import Learner
 from innerloop.core.learner.refusals import refusals_explained
-from innerloop.core.metagrad.base import MetaGradient, Strategy, loss_before
+from innerloop.core.metagrad.base import MetaGradient, Strategy, added, loss_before
 from innerloop.core.params import Params
 from innerloop.core.task import Task
 
@@ -22,7 +22,7 @@ class Unroll(Strategy):
 
     learns_rates = True
 
-    def __call__(self, learner: Learner, task: Task) -> MetaGradient:
+    def __call__(self, learner: Learner, task: Task, total: Params | None = None) -> MetaGradient:
         """The meta-gradient of one task."""
         inner = self.inner
         rates = inner.rates.values
@@ -43,7 +43,7 @@ class Unroll(Strategy):
             with learner.unaccounted():
                 support_loss = learner.loss(final, adapted.batches[-1]).reshape(-1)
             return MetaGradient(
-                gradient=learner.pool(dict(zip(start, pulled[: len(start)], strict=True))),
+                gradient=added(learner.pool(dict(zip(start, pulled[: len(start)], strict=True))), total),
                 rate_gradient=dict(zip(rates, pulled[len(start) :], strict=True)),
                 support_loss=support_loss,
                 query_loss_before=before,
