@@ -28,6 +28,7 @@ STANDING = {
     "master copy of θ",
     "sum of meta-gradients",
     "optimizer state",
+    "frozen layers' states",
 }
 SHAPE = RowShape(tokens=24, answer=8)
 LORA = ("model.lora_rank=4", "meta.inner_max_grad_norm=null")

@@ -6,6 +6,7 @@ graph, the logits, gradients on their way) is counted by sending shapes through 
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import torch
@@ -25,6 +26,7 @@ from innerloop.llm.abstract import abstract_model
 from innerloop.llm.algorithms import build_inner_loop, build_learner, model_spec, outer_settings, set_modes
 from innerloop.llm.config import Config
 from innerloop.llm.data.tokens import TokenBatch
+from innerloop.llm.prefix import frozen_layers
 
 CUDA_CONTEXT = 500_000_000
 """What CUDA and its libraries take of a GPU before the first tensor: taken from experience, not counted."""
@@ -191,10 +193,20 @@ class _Plan:
         optimizer = outer_settings(self.config).optimizer
         if optimizer != "sgd":
             yield Part("optimizer state", 2 * self.fine, f"two moments of {optimizer}")
+        if (room := self._frozen_states()) > 0:
+            yield Part("frozen layers' states", room, "of each row, at most model.frozen_prefix_mib")
         if self.config.model.use_fsdp and self.frozen_shares > 1:
             yield Part(
                 "gathered layers", _gathered(module), "two layers and what is outside of layers, whole"
             )
+
+    def _frozen_states(self) -> int:
+        """What is kept on the CPU of the layers below the lowest adapter, which run once for a row."""
+        model = self.config.model
+        module: Any = self.learner.module
+        if model.adapts == "full" or model.use_fsdp or self.device != "cpu" or not frozen_layers(module):
+            return 0
+        return model.frozen_prefix_mib << 20
 
     def phases(self) -> Iterable[tuple[str, Sequence[Part]]]:
         """Each phase and what it adds."""
