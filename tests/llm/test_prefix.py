@@ -289,6 +289,15 @@ def test_a_shared_beginning_changes_neither_loss_nor_gradient(micro_tokens: int 
         torch.testing.assert_close(got[1][name], tensor, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_other_attention_reads_a_shared_beginning_by_a_mask(attention: str) -> None:
+    apart, other = adapted_model("rows apart"), adapted_model(attention)
+    (batch,) = pieces(batcher(apart, None).batch(ROWS))
+    assert int(batch.shared) > 0
+    with torch.no_grad():
+        torch.testing.assert_close(response_loss(other, batch), response_loss(apart, batch))
+
+
 def test_what_rows_share_ends_before_what_the_first_target_is_read_from() -> None:
     def tokens(ids: Sequence[int], prompt: int) -> TokenizedRow:
         return TokenizedRow(tuple(ids), tuple(place >= prompt for place in range(len(ids))))

@@ -16,6 +16,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from innerloop.core.errors import InputError
 from innerloop.llm.data.tokens import TokenBatch
 
 ROWS_APART = "innerloop_rows_apart"
@@ -31,7 +32,12 @@ def attend_rows_apart(
     row_lengths: Sequence[int] | None = None,
     shared: int = 0,
     sliding_window: int | None = None,
-    **options: Any,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    softcap: float | None = None,
+    position_bias: Tensor | None = None,
+    **_unused: object,
 ) -> tuple[Tensor, None]:
     """An attention function as transformers calls it.
 
@@ -44,29 +50,50 @@ def attend_rows_apart(
         row_lengths: tokens of each of the rows laid end to end; they add up to L.
         shared: so many tokens of the first row are the beginning of every other row too.
         sliding_window: the most tokens a layer looks back on, itself included.
-        options: handed on to ``sdpa``.
+        dropout: for ``sdpa``, as are the arguments after it.
+        scaling: see ``dropout``.
+        is_causal: see ``dropout``.
+        softcap: see ``dropout``.
+        position_bias: see ``dropout``; refused with ``row_lengths``.
 
     Returns:
         (1, L, heads, width), and no attention weights.
+
+    Raises:
+        InputError: if the model adds a bias by position, which is not cut row by row.
     """
-    if row_lengths is None:
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         output, _ = sdpa_attention_forward(
-            module, query, key, value, attention_mask, sliding_window=sliding_window, **options
+            module,
+            q,
+            k,
+            v,
+            mask,
+            dropout=dropout,
+            scaling=scaling,
+            is_causal=is_causal,
+            position_bias=position_bias,
+            softcap=softcap,
         )
-        return output, None
+        return output
+
+    if row_lengths is None:
+        return attend(query, key, value, attention_mask), None
+    if position_bias is not None:
+        raise InputError(
+            "packed rows cannot attend to themselves alone in a model with position biases; "
+            "set model.attn_implementation=sdpa"
+        )
     # Splitting makes one gradient of all rows; slicing would make one of the whole length for each.
     lengths = [shared, row_lengths[0] - shared, *row_lengths[1:]]
     parts = (torch.split(tensor, lengths, dim=2) for tensor in (query, key, value))
     (q0, k0, v0), *rows = zip(*parts, strict=True)
-    outputs = []
-    if shared:
-        mask = _visible(q0, 0, sliding_window)
-        outputs.append(sdpa_attention_forward(module, q0, k0, v0, mask, **options)[0])
+    outputs = [attend(q0, k0, v0, _visible(q0, 0, sliding_window))] if shared else []
     for q, k, v in rows:
         if shared:
             k, v = torch.cat([k0, k], dim=2), torch.cat([v0, v], dim=2)
-        mask = _visible(q, shared, sliding_window)
-        outputs.append(sdpa_attention_forward(module, q, k, v, mask, **options)[0])
+        outputs.append(attend(q, k, v, _visible(q, shared, sliding_window)))
     return torch.cat(outputs, dim=1), None
 
 
@@ -105,13 +132,16 @@ def model_inputs(model: Any, batch: TokenBatch) -> dict[str, Any]:
         # Transformers would make a mask over all pairs of tokens; one of four dimensions it leaves as it is.
         no_mask = batch.target_weights.new_empty(1, 1, 0, 0)
         return {**inputs, "attention_mask": no_mask, "row_lengths": lengths, "shared": int(batch.shared)}
-    return {**inputs, "attention_mask": _attention_mask(batch.segment_ids, model.dtype)}
+    return {**inputs, "attention_mask": _attention_mask(batch, model.dtype)}
 
 
-def _attention_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
-    """What to add to attention scores, (B, 1, L, L): each token sees the earlier ones of its own row."""
+def _attention_mask(batch: TokenBatch, dtype: torch.dtype) -> Tensor:
+    """What to add to attention scores, (B, 1, L, L): each token sees the earlier ones of its own row, also
+    those that only the first row holds."""
+    segments = batch.segment_ids
+    of_all = (segments == 1) & (batch.position_ids < batch.shared)
     same_row = segments.unsqueeze(-1) == segments.unsqueeze(-2)
-    visible = same_row & torch.ones_like(same_row).tril()
+    visible = (same_row | of_all.unsqueeze(-2)) & torch.ones_like(same_row).tril()
     hidden = torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)
     return hidden.unsqueeze(-3)
 

@@ -1,7 +1,7 @@
 """How well a model answers a task's test rows: loss, token accuracy, and graded answers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from innerloop.core.params import Params
 from innerloop.llm.data.rows import Row
@@ -93,8 +93,11 @@ def make_test_set(
 
 
 def score(loaded: LoadedModel, tests: TestSet, batcher: Batcher) -> Scores:
-    """Scores the model, as it now is, on a test set. See :func:`score_points`."""
-    (scores,) = score_points(Respondent(loaded, batcher), [{}], tests)
+    """Scores the model, as it now is, on a test set. See :func:`score_points`.
+
+    The batcher may be another model's: what that one's frozen layers make of the rows is not used.
+    """
+    (scores,) = score_points(Respondent(loaded, replace(batcher, prefix=None)), [{}], tests)
     return scores
 
 
