@@ -68,7 +68,7 @@ class Conv4(Backbone):
             raise InputError(
                 f"conv4 halves the image four times, and {size} pixels are too few; use 16 or more"
             )
-        self.strided = strided
+        self.strided, self.width = strided, width
         stride = 2 if strided else 1
         self.blocks = nn.Sequential(
             *(

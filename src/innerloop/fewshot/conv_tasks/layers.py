@@ -82,7 +82,7 @@ class Activation:
         """At these maps, which it may overwrite."""
         if not pooled:
             return cls(maps.relu_(), maps.shape, None)
-        largest, indices = F.max_pool2d_with_indices(maps, 2)
+        largest, indices = F.max_pool2d_with_indices(maps, [2, 2])
         return cls(largest.relu_(), maps.shape, indices)
 
     def tangent(self, maps: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ class ConvTasksLearner(VmapLearner):
         batch_size: BatchSize | None = None,
     ) -> None:
         super().__init__(module, objective, tasks_at_once, self._stacked, batch_size, "forward")
-        self._plan, self._width = Plan.of(backbone), backbone.blocks[0][0].out_channels
+        self._plan, self._width = Plan.of(backbone), backbone.width
         self._stacks: Recent[Batch] = Recent(2)
         self._slices: Recent[list[_Slice]] = Recent(2)
         self._passes: Recent[tuple[NetPass, Params]] = Recent(2)

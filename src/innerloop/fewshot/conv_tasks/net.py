@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from innerloop.core.params import Params
@@ -28,7 +28,8 @@ class Plan:
     @classmethod
     def of(cls, backbone: Conv4) -> "Plan":
         """Of a backbone."""
-        return cls(backbone.strided, tuple(block[1].eps for block in backbone.blocks))
+        norms = (layer for layer in backbone.modules() if isinstance(layer, nn.BatchNorm2d))
+        return cls(backbone.strided, tuple(norm.eps for norm in norms))
 
     @property
     def stride(self) -> int:
