@@ -115,7 +115,9 @@ class InnerLoop:
 
     def _on_tape(self, learner: Learner, gradient: Params) -> Params:
         """What differentiating the step later needs of its gradient: of a linear rule's, the shapes alone."""
-        if self.rule.linear and not self.rates.learned:
+        # Zeros that take no memory cannot be had of a shard, and a shard is small.
+        plain = all(vector.local(g) is g for g in gradient.values())
+        if plain and self.rule.linear and not self.rates.learned:
             return {name: g.new_zeros(()).expand_as(g) for name, g in gradient.items()}
         return learner.shelve(gradient)
 
