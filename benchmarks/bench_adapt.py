@@ -29,6 +29,7 @@ from innerloop.llm.tasks import RowsTask, shots_task
 from innerloop.llm.train import inner_rule_info
 from innerloop.llm.versions import library_versions
 from measure import machine, seconds
+from models import padded
 
 STEPS, EXAMPLES = 10, 10
 QUESTIONS = (
@@ -91,15 +92,7 @@ def plain_losses(model: Adaptable, batches: list[list[TokenizedRow]]) -> list[fl
     start = [p.detach().clone() for p in theta.values()]
     losses = []
     for rows in batches:
-        width = max(len(row.input_ids) for row in rows)
-        ids, seen, learned = (torch.zeros(len(rows), width, dtype=torch.long) for _ in range(3))
-        for i, row in enumerate(rows):
-            n = len(row.input_ids)
-            ids[i, :n], seen[i, :n], learned[i, :n] = (
-                torch.tensor(row.input_ids),
-                1,
-                torch.tensor(row.response_mask),
-            )
+        ids, seen, learned = padded(rows)
         logits = model.loaded.model(input_ids=ids, attention_mask=seen, use_cache=False).logits[:, :-1]
         each = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
         chosen = learned[:, 1:].flatten()

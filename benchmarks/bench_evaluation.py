@@ -20,7 +20,6 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from innerloop.cli.main import main as command
@@ -37,6 +36,7 @@ from innerloop.llm.evaluate.shots import draw_shots
 from innerloop.llm.generate import stop_ids
 from innerloop.llm.tasks import RowsTask, shots_task
 from measure import machine, memory_ratio, seconds
+from models import padded
 
 TASKS = ("antonym", "country-capital", "english-german", "present-past")
 ROWS_AT_ONCE = 16
@@ -110,20 +110,6 @@ def plain(grid: Grid, task: str) -> dict[tuple[int, int], dict[str, float]]:
                 step(model, list(rows))
         found[shots, run] = marks(model, tests)
     return found
-
-
-def padded(rows: list[TokenizedRow]) -> tuple[Tensor, Tensor, Tensor]:
-    """Ids, which of them count, and which are learned; (B, L) each, padded on the right."""
-    width = max(len(row.input_ids) for row in rows)
-    ids, seen, learned = (torch.zeros(len(rows), width, dtype=torch.long) for _ in range(3))
-    for i, row in enumerate(rows):
-        n = len(row.input_ids)
-        ids[i, :n], seen[i, :n], learned[i, :n] = (
-            torch.tensor(row.input_ids),
-            1,
-            torch.tensor(row.response_mask),
-        )
-    return ids, seen, learned
 
 
 def step(model: Adaptable, rows: list[TokenizedRow]) -> None:

@@ -8,6 +8,8 @@ from tokenizers.models import WordLevel
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from innerloop.llm.data.tokens import TokenizedRow
+
 VOCABULARY = 512
 
 
@@ -52,3 +54,17 @@ def next_token_loss(model: nn.Module, tokens: Tensor) -> Tensor:
 def random_tokens(*shape: int) -> Tensor:
     """Always the same tokens for the same shape."""
     return torch.randint(0, VOCABULARY, shape, generator=torch.Generator().manual_seed(1))
+
+
+def padded(rows: list[TokenizedRow]) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids, which of them count, and which are learned; (B, L) each, padded on the right."""
+    width = max(len(row.input_ids) for row in rows)
+    ids, seen, learned = (torch.zeros(len(rows), width, dtype=torch.long) for _ in range(3))
+    for i, row in enumerate(rows):
+        n = len(row.input_ids)
+        ids[i, :n], seen[i, :n], learned[i, :n] = (
+            torch.tensor(row.input_ids),
+            1,
+            torch.tensor(row.response_mask),
+        )
+    return ids, seen, learned
