@@ -104,7 +104,15 @@ def read_in(tree: ast.Module) -> Iterator[str]:
 READS = ("os.environ.get", "os.getenv", "_set")
 """Calls that read a variable; the last is that of ``innerloop serve``."""
 
-ELSEWHERE = {"LOCALAPPDATA", "XDG_CACHE_HOME", "INNERLOOP_DATA", "RAY_USAGE_STATS_ENABLED"}
+ELSEWHERE = {
+    "LOCALAPPDATA",
+    "XDG_CACHE_HOME",
+    "INNERLOOP_DATA",
+    "RAY_USAGE_STATS_ENABLED",
+    "WORLD_SIZE",
+    "RANK",
+    "LOCAL_RANK",
+}
 """Variables of other systems, other parts, or that are only set; the service's page need not name them."""
 
 OF_LIBRARIES = {
