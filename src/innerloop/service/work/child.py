@@ -23,9 +23,13 @@ from innerloop.service.kinds import KINDS
 from innerloop.service.work import lifeline
 from innerloop.service.work.folder import JobFolder
 
+logger = logging.getLogger(__name__)
+
 INTERRUPTED = 130
-NICENESS = 5
+NICENESS = 10
 """By which a job's process stands back."""
+AUTOGROUP = Path("/proc/self/autogroup")
+"""Where Linux is told how much a session stands back, if it weighs sessions."""
 LONGEST_ERROR = 2000
 """Letters of an error that are kept; all of it is in the log."""
 
@@ -39,9 +43,7 @@ def main(arguments: list[str]) -> int:
     # Some of the lease is left for saving, and for the clocks of two machines.
     lifeline.hold(0.7 * options.lease)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    # Whoever answers requests on this machine goes first.
-    if hasattr(os, "nice"):  # not on Windows
-        os.nice(NICENESS)
+    stand_back()
     folder = JobFolder(options.folder)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -54,6 +56,19 @@ def main(arguments: list[str]) -> int:
     except Timeout:
         print(f"another process works in {folder.path}; it did not stop in time", flush=True)
         return lifeline.LOST
+
+
+def stand_back() -> None:
+    """Lets whoever answers requests on this machine go first."""
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(NICENESS)
+    # Linux may share out the processor by sessions first, and by niceness only within each. A job has a
+    # session of its own; where it has not, the session is not its to move.
+    if AUTOGROUP.exists() and os.getsid(0) == os.getpid():
+        try:
+            AUTOGROUP.write_text(str(NICENESS))
+        except OSError as error:
+            logger.warning("this job's session does not stand back: %s", error)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
