@@ -19,8 +19,8 @@ from innerloop.core.errors import Interrupted
 from innerloop.core.signals import StopRequest
 from innerloop.service.work import lifeline
 lifeline.hold({silence})
-print("ready", flush=True)
 with StopRequest() as stop:
+    print("ready", flush=True)
     try:
         while True:
             time.sleep(0.01)
