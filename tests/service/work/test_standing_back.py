@@ -10,10 +10,11 @@ from innerloop.service.work.child import AUTOGROUP, NICENESS
 WORDS = """
 import os
 from innerloop.service.work.child import AUTOGROUP, stand_back
-group = lambda: AUTOGROUP.read_text().split()[-1] if AUTOGROUP.exists() else "none"
-before = os.nice(0), group()
+# Linux says nothing of a process whose session began before sessions were weighed, as in some containers.
+group = lambda: (AUTOGROUP.read_text().split() if AUTOGROUP.exists() else []) or ["none"]
+before = os.nice(0), group()[-1]
 stand_back()
-print(*before, os.nice(0), group())
+print(*before, os.nice(0), group()[-1])
 """
 
 
