@@ -15,7 +15,9 @@ Params = dict[str, Tensor]
 
 def add(left: Mapping[str, Tensor], right: Mapping[str, Tensor], scale: float | Tensor = 1.0) -> Params:
     """``left + scale * right``."""
-    return {name: tensor + scale * right[name] for name, tensor in left.items()}
+    if isinstance(scale, Tensor):
+        return {name: tensor + scale * right[name] for name, tensor in left.items()}
+    return {name: torch.add(tensor, right[name], alpha=scale) for name, tensor in left.items()}
 
 
 @torch.no_grad()

@@ -105,7 +105,7 @@ def support_loss_after(learner: Learner, adapted: Adapted) -> Tensor:
 
 @dataclass(frozen=True)
 class RuleCotangents:
-    """The derivative of one inner step with respect to what it was computed from."""
+    """The derivative of one inner step with respect to what it was computed from; of rates, if learned."""
 
     gradient: Params
     state: State
@@ -129,16 +129,17 @@ def differentiate_rule(
     with torch.enable_grad():
         gradient = _leaves(learner.fetch(step.gradient))
         before = _leaves(step.state)
-        rates = _leaves(inner.rates.at(step.step, gradient))
-        new_update, new_state = inner.apply_rule(learner, gradient, before, rates)
+        rates = inner.rates.at(step.step, gradient)
+        learned = _leaves(rates) if inner.rates.learned else {}
+        new_update, new_state = inner.apply_rule(learner, gradient, before, rates | learned)
         outputs = [*new_update.values(), *new_state.values()]
         cotangents = [*(update[name] for name in new_update), *(state[name] for name in new_state)]
-        sources = [*gradient.values(), *before.values(), *rates.values()]
+        sources = [*gradient.values(), *before.values(), *learned.values()]
         pulled = iter(torch.autograd.grad(outputs, sources, cotangents, materialize_grads=True))
     return RuleCotangents(
         gradient={name: next(pulled) for name in gradient},
         state={name: next(pulled) for name in before},
-        rates={name: next(pulled) for name in rates},
+        rates={name: next(pulled) for name in learned},
     )
 
 

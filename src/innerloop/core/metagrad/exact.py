@@ -41,7 +41,7 @@ class Exact(Strategy):
             support_loss = support_loss_after(learner, adapted)
             query_loss, v = learner.gradient(adapted.params, query)
             w = vector.zeros_like(adapted.state)
-            anchor = vector.zeros_like(v)
+            anchor = vector.zeros_like(v) if inner.proximal else {}
             rate_gradient = RateGradient(inner)
             for step in reversed(adapted.tape):
                 rule = differentiate_rule(learner, inner, step, v, w)

@@ -7,7 +7,14 @@ batch norm together are then a convolution with
     u = γ s w,  c = β − u·m,  s = 1/√(wᵀ C w + ε),
 
 and their derivatives are those of this convolution pulled through these few numbers: no pass over the block's
-outputs, the largest of the net, is spent on batch norm. The images need no gradient.
+outputs, the largest of the net, is spent on batch norm. With U, h the cotangents of u, c and K = U − h mᵀ,
+
+    backward            ∂γ = s K·w,  ∂w = γ s (K − s ∂γ C w),  ∂β = h
+    forward tangent     s' = −s³ w'·C w,  u' = (γ s)' w + γ s w',  c' = β' − u'·m
+    the backward's      ∂γ' = s' K·w + s (K'·w + K·w'),
+                        ∂w' = (γ s)' ∂w / γ s + γ s (K' − (s ∂γ)' C w − s ∂γ C w'),  ∂β' = h'
+
+The images need no gradient.
 """
 
 from dataclasses import dataclass
@@ -60,7 +67,12 @@ class FirstBlockPass:
 
     def __post_init__(self) -> None:
         """The forward pass."""
-        self._weight, bias = self._merged(self.point)
+        self._rows, self._scale = self._by_channel(self.point)
+        self._spread = self._rows @ self.seen.covariance
+        variance = _dot(self._rows, self._spread) + self.epsilon
+        self._inverse = variance.rsqrt()
+        self._slope = self._scale * self._inverse
+        self._weight, bias = self._merged(self._slope * self._rows, self.point.shift)
         self._activation = Activation.of(self.convolution(self.seen.maps, self._weight, bias), self.pooled)
 
     @property
@@ -70,56 +82,53 @@ class FirstBlockPass:
 
     def backward(self, output: Tensor) -> BlockPoint:
         """The parameters' cotangents from the output's."""
-        self._to_merged = self._to_weight(output)
-        return self._pulled(self.point, *self._to_merged)
+        self._cotangent, shift = self._to_merged(output)
+        self._along_rows = _dot(self._cotangent, self._rows)
+        self._to_scale = self._inverse * self._along_rows
+        self._to_rows = self._cotangent - self._inverse * self._to_scale * self._spread
+        return self._point(self._slope * self._to_rows, self._to_scale, shift)
 
     def tangent(self, along: BlockPoint) -> Tensor:
         """The output's tangent along a direction of the parameters."""
-        self._along = along
-        weight, bias = torch.func.jvp(
-            lambda *point: self._merged(BlockPoint(*point)), _parts(self.point), _parts(along)
-        )[1]
-        return self._activation.tangent(self.convolution(self.seen.maps, weight, bias))
+        self._rows_tangent, scale = self._by_channel(along)
+        self._inverse_tangent = -self._inverse.pow(3) * _dot(self._rows_tangent, self._spread)
+        self._slope_tangent = scale * self._inverse + self._scale * self._inverse_tangent
+        merged = self._slope_tangent * self._rows + self._slope * self._rows_tangent
+        return self._activation.tangent(self.convolution(self.seen.maps, *self._merged(merged, along.shift)))
 
     def backward_tangent(self, output: Tensor) -> BlockPoint:
         """The tangent of what :meth:`backward` gave, from that of the output's cotangent."""
-        found = torch.func.jvp(
-            lambda weight, scale, shift, to_weight, to_bias: _parts(
-                self._pulled(BlockPoint(weight, scale, shift), to_weight, to_bias)
-            ),
-            (*_parts(self.point), *self._to_merged),
-            (*_parts(self._along), *self._to_weight(output)),
-        )[1]
-        return BlockPoint(*found)
+        cotangent, shift = self._to_merged(output)
+        across = _dot(cotangent, self._rows) + _dot(self._cotangent, self._rows_tangent)
+        to_scale = self._inverse_tangent * self._along_rows + self._inverse * across
+        to_spread = self._inverse_tangent * self._to_scale + self._inverse * to_scale
+        to_rows = cotangent - to_spread * self._spread
+        to_rows -= self._inverse * self._to_scale * (self._rows_tangent @ self.seen.covariance)
+        rows = self._slope_tangent * self._to_rows + self._slope * to_rows
+        return self._point(rows, to_scale, shift)
 
-    def _to_weight(self, output: Tensor) -> tuple[Tensor, Tensor]:
-        """The cotangents of the merged weight and bias."""
+    def _merged(self, rows: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+        """The one convolution's weight and bias from its rows and β."""
+        bias = shift - (rows @ self.seen.mean[..., None]).flatten()
+        return rows.view(self.point.weight.shape), bias
+
+    def _to_merged(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        """K, and the cotangent of the merged bias."""
         maps = self._activation.to_input(output)
-        return self.convolution.to_weight(maps, self.seen.maps, self._weight), maps.sum((0, 2, 3))
+        weight = self.convolution.to_weight(maps, self.seen.maps, self._weight)
+        bias = maps.sum((0, 2, 3))
+        rows = weight.reshape(self._rows.shape) - bias.view(self._scale.shape) * self.seen.mean[:, None]
+        return rows, bias
 
-    def _inverse(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """s, ``T x C x 1``, and w C of weights ``T x C x 9I``."""
-        spread = rows @ self.seen.covariance
-        return ((rows * spread).sum(-1, keepdim=True) + self.epsilon).rsqrt(), spread
+    def _by_channel(self, point: BlockPoint) -> tuple[Tensor, Tensor]:
+        """w as ``T x C x 9I`` and γ as ``T x C x 1``."""
+        tasks = self.convolution.tasks
+        weight = point.weight
+        return weight.reshape(tasks, -1, weight[0].numel()), point.scale.view(tasks, -1, 1)
 
-    def _merged(self, point: BlockPoint) -> tuple[Tensor, Tensor]:
-        rows = self._rows(point.weight)
-        inverse, _ = self._inverse(rows)
-        merged = self._rows(point.scale) * inverse * rows
-        bias = point.shift - (merged @ self.seen.mean[..., None]).flatten()
-        return merged.view(point.weight.shape), bias
-
-    def _pulled(self, point: BlockPoint, to_weight: Tensor, to_bias: Tensor) -> BlockPoint:
-        rows, scale = self._rows(point.weight), self._rows(point.scale)
-        inverse, spread = self._inverse(rows)
-        cotangent = self._rows(to_weight) - self._rows(to_bias) * self.seen.mean[:, None]
-        to_scale = inverse * (cotangent * rows).sum(-1, keepdim=True)
-        to_rows = scale * inverse * (cotangent - inverse * to_scale * spread)
-        return BlockPoint(to_rows.view(point.weight.shape), to_scale.flatten(), to_bias)
-
-    def _rows(self, of_channels: Tensor) -> Tensor:
-        return of_channels.view(self.convolution.tasks, -1, of_channels[0].numel())
+    def _point(self, rows: Tensor, scale: Tensor, shift: Tensor) -> BlockPoint:
+        return BlockPoint(rows.view(self.point.weight.shape), scale.flatten(), shift)
 
 
-def _parts(point: BlockPoint) -> tuple[Tensor, Tensor, Tensor]:
-    return point.weight, point.scale, point.shift
+def _dot(left: Tensor, right: Tensor) -> Tensor:
+    return (left * right).sum(-1, keepdim=True)

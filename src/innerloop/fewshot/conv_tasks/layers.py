@@ -22,6 +22,16 @@ def side_by_side(images: Tensor) -> Tensor:
     return pixels.flatten().view(pixels.shape).permute(0, 3, 1, 2)
 
 
+def with_pixels_last(weight: Tensor) -> Tensor:
+    """The same weights for all tasks, expanded to ``T x C x I x 3 x 3``, in the layout the maps have.
+
+    What is computed from them keeps it, so that no convolution has to bring its weights into it.
+    """
+    if weight.dim() < 5:
+        return weight
+    return weight[0].contiguous(memory_format=torch.channels_last).expand_as(weight)
+
+
 def by_task(features: Tensor, tasks: int) -> Tensor:
     """``M x (T F)`` as ``T x M x F``."""
     return features.view(features.shape[0], tasks, -1).transpose(0, 1)
@@ -49,7 +59,7 @@ class Convolution:
 
     def to_weight(self, outputs: Tensor, maps: Tensor, weight: Tensor) -> Tensor:
         """The cotangent of the weights from that of the outputs."""
-        return self._backward(outputs, maps, weight, (False, True, False))[1].contiguous()
+        return self._backward(outputs, maps, weight, (False, True, False))[1]
 
     def _backward(
         self, outputs: Tensor, maps: Tensor, weight: Tensor, wanted: tuple[bool, bool, bool]
@@ -79,7 +89,7 @@ class Activation:
 
     @classmethod
     def of(cls, maps: Tensor, pooled: bool) -> "Activation":
-        """At these maps, which it may overwrite."""
+        """At these maps, which it may overwrite, as it may what its derivatives are given."""
         if not pooled:
             return cls(maps.relu_(), maps.shape, None)
         largest, indices = F.max_pool2d_with_indices(maps, [2, 2])
@@ -105,5 +115,5 @@ class Activation:
         return found
 
     def _where_positive(self, maps: Tensor) -> Tensor:
-        chosen: Tensor = _aten.threshold_backward(maps, self.output, 0)
+        chosen: Tensor = _aten.threshold_backward.grad_input(maps, self.output, 0, grad_input=maps)
         return chosen

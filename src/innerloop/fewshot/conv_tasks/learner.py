@@ -1,8 +1,9 @@
 """The learner of Conv4 classifiers: what :class:`VmapLearner` computes, by passes written by hand."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,22 +15,29 @@ from innerloop.core.params import Params
 from innerloop.core.task import Batch
 from innerloop.fewshot.backbones import Conv4
 from innerloop.fewshot.conv_tasks.first_block import Neighbourhoods
+from innerloop.fewshot.conv_tasks.layers import with_pixels_last
 from innerloop.fewshot.conv_tasks.net import NetPass, Plan
 from innerloop.fewshot.conv_tasks.recent import Recent
+from innerloop.fewshot.conv_tasks.slices import for_each
 
 Labelled = tuple[Tensor, Tensor]
+Result = TypeVar("Result")
 
-SLICE = 2**22
-"""Numbers in the largest maps of the tasks computed together; more take more memory and no less time."""
+SLICE = 2**19
+"""Numbers in the largest maps of the tasks computed together on a CPU: its caches hold them."""
+GPU_SLICE = 2**22
+"""The same on a GPU: more take more memory and no less time."""
+KEPT = 2**22
+"""Numbers in the largest maps of a bundle whose passes are kept."""
 
 
 class ConvTasksLearner(VmapLearner):
     """Classifiers over Conv4 under the mean cross-entropy. See :class:`VmapLearner`.
 
     Hessian-vector products are forward-over-reverse. The passes of the last two gradients or products are
-    kept if they are of one slice of tasks, so that a product after a gradient at the same point and batch,
-    or after another product, does not begin anew; this memory does not grow with the inner steps. Where the
-    caller wants a graph, the module itself is run.
+    kept if their maps are small, so that a product after a gradient at the same point and batch, or after
+    another product, does not begin anew; this memory does not grow with the inner steps. Where the caller
+    wants a graph, the module itself is run.
 
     Args:
         module: a :class:`~innerloop.fewshot.learners.classifier.Classifier`.
@@ -51,68 +59,74 @@ class ConvTasksLearner(VmapLearner):
         self._plan, self._width = Plan.of(backbone), backbone.width
         self._stacks: Recent[Batch] = Recent(2)
         self._slices: Recent[list[_Slice]] = Recent(2)
-        self._passes: Recent[tuple[NetPass, Params]] = Recent(2)
+        self._passes: Recent[list[_Pass]] = Recent(2)
 
     @contextmanager
     def excursion(self) -> Iterator[Params]:
         """φ₀ = θ for every task of the last bundle; what was kept of its passes goes at the end."""
         try:
             with super().excursion() as theta:
-                yield theta
+                yield {name: with_pixels_last(tensor) for name, tensor in theta.items()}
         finally:
             for kept in (self._stacks, self._slices, self._passes):
                 kept.clear()
 
     def _loss(self, params: Params, piece: Labelled) -> Tensor:
         images, labels = piece
-        losses = [
-            NetPass(self._plan, part.of(params), part.seen).loss(labels[part.tasks])
-            for part in self._slices.get((images,), lambda: self._cut(images))
-        ]
-        return torch.cat(losses)
+        return torch.cat(
+            for_each(
+                lambda part: NetPass(self._plan, part.of(params), part.seen).loss(labels[part.tasks]),
+                self._slices_of(images),
+                images.device,
+            )
+        )
 
     def _gradient(self, params: Params, piece: Labelled, create_graph: bool) -> tuple[Tensor, Params]:
         if create_graph:
             return super()._gradient(params, piece, create_graph)
-        with torch.no_grad():
-            found = [
-                (net.loss(labels), gradient)
-                for net, labels, gradient, _ in self._differentiated(params, piece)
-            ]
-            return torch.cat([loss for loss, _ in found]), _joined([gradient for _, gradient in found])
+        found = self._differentiated(params, piece, lambda each: (each.loss, each.gradient))
+        return torch.cat([loss for loss, _ in found]), _joined([gradient for _, gradient in found])
 
     def _forward_hessian_product(self, params: Params, piece: Labelled, direction: Params) -> Params:
-        with torch.no_grad():
-            return _joined(
-                [net.product(part.of(direction)) for net, _, _, part in self._differentiated(params, piece)]
-            )
+        return _joined(
+            self._differentiated(params, piece, lambda each: each.net.product(each.part.of(direction)))
+        )
 
     def _differentiated(
-        self, params: Params, piece: Labelled
-    ) -> Iterator[tuple[NetPass, Tensor, Params, "_Slice"]]:
-        """Each slice's pass, labels and gradient."""
+        self, params: Params, piece: Labelled, finish: "Callable[[_Pass], Result]"
+    ) -> list[Result]:
+        """What is made of each slice's pass."""
         images, labels = piece
 
-        def differentiate(part: _Slice) -> tuple[NetPass, Params]:
+        def differentiate(part: _Slice) -> _Pass:
             net = NetPass(self._plan, part.of(params), part.seen)
-            return net, net.gradient(labels[part.tasks])
+            gradient = net.gradient(labels[part.tasks])
+            return _Pass(part, net, net.loss(labels[part.tasks]), gradient)
 
-        parts = self._slices.get((images,), lambda: self._cut(images))
-        for part in parts:
-            if len(parts) == 1:
-                net, gradient = self._passes.get((params, piece), lambda: differentiate(parts[0]))
-            else:
-                net, gradient = differentiate(part)
-            yield net, labels[part.tasks], gradient, part
+        parts = self._slices_of(images)
+        if len(images) * self._numbers(images) > KEPT:
+            return for_each(lambda part: finish(differentiate(part)), parts, images.device)
+        passes = self._passes.get((params, piece), lambda: for_each(differentiate, parts, images.device))
+        return for_each(finish, passes, images.device)
+
+    def _slices_of(self, images: Tensor) -> "list[_Slice]":
+        return self._slices.get((images,), lambda: self._cut(images))
 
     def _cut(self, images: Tensor) -> "list[_Slice]":
-        stride = self._plan.stride
-        numbers = images[0, :, 0, ::stride, ::stride].numel() * self._width
-        count = max(1, SLICE // numbers)
-        return [
-            _Slice(slice(start, start + count), Neighbourhoods.of(images[start : start + count], stride))
-            for start in range(0, len(images), count)
-        ]
+        size = SLICE if images.device.type == "cpu" else GPU_SLICE
+        count = max(1, size // self._numbers(images))
+        return for_each(
+            lambda start: _Slice(
+                slice(start, start + count),
+                Neighbourhoods.of(images[start : start + count], self._plan.stride),
+            ),
+            range(0, len(images), count),
+            images.device,
+        )
+
+    def _numbers(self, images: Tensor) -> int:
+        """In a task's largest maps."""
+        return images[0, :, 0, :: self._plan.stride, :: self._plan.stride].numel() * self._width
 
     def _stacked(self, batches: Sequence[Batch]) -> Batch:
         return self._stacks.get(tuple(batches), lambda: stack_batches(batches))
@@ -130,7 +144,21 @@ class _Slice:
         return {name: tensor[self.tasks] for name, tensor in params.items()}
 
 
+@dataclass(frozen=True)
+class _Pass:
+    """A slice's pass, with its losses and gradients."""
+
+    part: _Slice
+    net: NetPass
+    loss: Tensor
+    gradient: Params
+
+
 def _joined(parts: Sequence[Params]) -> Params:
+    """The slices' tensors in one, in the layout they have."""
     if len(parts) == 1:
         return parts[0]
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return {
+        name: torch.cat([part[name].flatten(0, 1) for part in parts]).view(-1, *tensor.shape[1:])
+        for name, tensor in parts[0].items()
+    }

@@ -107,7 +107,8 @@ class NetPass:
         shape, flat = self._maps.shape, features.transpose(0, 1).reshape(self._maps.shape[0], -1)
         if not self._averaged:
             return flat.view(shape).contiguous(memory_format=torch.channels_last)
-        return (flat / (shape[2] * shape[3]))[:, :, None, None].expand(shape)
+        spread = (flat / (shape[2] * shape[3]))[:, :, None, None].expand(shape)
+        return spread.contiguous(memory_format=torch.channels_last)
 
     def _head_gradient(self, to_logits: Tensor, features: Tensor) -> Params:
         return {"head.weight": to_logits.mT @ features, "head.bias": to_logits.sum(1)}
@@ -121,8 +122,10 @@ class NetPass:
 
 
 def _block_point(params: Params, block: int) -> BlockPoint:
+    weight = params[f"body.blocks.{block}.0.weight"]
     return BlockPoint(
-        params[f"body.blocks.{block}.0.weight"].flatten(0, 1),
+        # Where all tasks have the same weights this is a copy, and in the layout of the maps.
+        weight.movedim(2, -1).flatten(0, 1).movedim(-1, 1),
         params[f"body.blocks.{block}.1.weight"].flatten(),
         params[f"body.blocks.{block}.1.bias"].flatten(),
     )
