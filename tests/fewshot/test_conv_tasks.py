@@ -1,5 +1,6 @@
 """The hand-written passes of Conv4 against PyTorch's derivatives of the plain module, in float64."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -13,7 +14,7 @@ from innerloop.core.metagrad import Exact, FirstOrder, Implicit, Strategy, Unrol
 from innerloop.core.params import Params
 from innerloop.core.task import FixedTask
 from innerloop.fewshot.backbones import Conv4
-from innerloop.fewshot.conv_tasks import ConvTasksLearner
+from innerloop.fewshot.conv_tasks import ConvTasksLearner, InParts
 from innerloop.fewshot.conv_tasks import learner as module_of_learner
 from innerloop.fewshot.learners.classifier import Classifier
 from innerloop.fewshot.learners.gradient import cross_entropy
@@ -50,13 +51,18 @@ def classifier(shape: Shape) -> Classifier:
     return built
 
 
+def images(piece: tuple[Tensor, Tensor]) -> int:
+    """In a bundle's batch."""
+    return piece[1].numel()
+
+
 def learners(shape: Shape) -> tuple[ConvTasksLearner, VmapLearner]:
     """The one under test and the reference, on one module."""
     built = classifier(shape)
     assert isinstance(built.body, Conv4)
     return (
-        ConvTasksLearner(built, cross_entropy, built.body, TASKS),
-        VmapLearner(built, cross_entropy, TASKS),
+        ConvTasksLearner(built, cross_entropy, built.body, TASKS, images),
+        VmapLearner(built, cross_entropy, TASKS, batch_size=images),
     )
 
 
@@ -177,6 +183,44 @@ def test_float32_meta_gradient_is_close_to_unrolling() -> None:
     plain = FunctionalLearner(mine.module, cross_entropy)
     wanted = summed([Unroll(loop)(plain, task).gradient for task in many])
     assert_same(found, wanted, 2e-4)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("size", [1, 2, 8])
+@pytest.mark.parametrize(
+    "make", [Exact, FirstOrder, lambda loop: Implicit(loop, 3)], ids=["maml", "fomaml", "implicit"]
+)
+def test_a_bundle_in_parts_beside_each_other_has_the_meta_gradient_of_the_whole(
+    make: type[Strategy], size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module_of_learner, "PART", size)
+    monkeypatch.setattr(module_of_learner, "SLICE", 1)  # parts are cut once more, and kept passes with them
+    mine, reference = learners(SHAPES[0])
+    rates = LearningRates(0.3, list(mine.theta), 2, learned=make in (Exact, FirstOrder))
+    strategy = make(InnerLoop(SGD(), rates, 2, proximal=2.0))
+    many = tasks(SHAPES[0], 2)
+    wanted = strategy(reference, reference.bundle(many))
+    in_parts = InParts(strategy)
+    for total in (None, {name: torch.zeros_like(p) for name, p in mine.theta.items()}):
+        found = in_parts(mine, mine.bundle(many), total)
+        assert total is None or found.gradient is total
+        assert_same(found.gradient, wanted.gradient, 1e-8)
+        assert_same(found.rate_gradient, wanted.rate_gradient, 1e-5)
+        assert_same(found.extras, wanted.extras, 1e-8)
+        for name in ("support_loss", "query_loss_before", "query_loss"):
+            torch.testing.assert_close(getattr(found, name), getattr(wanted, name))
+        assert len(found.states) == TASKS
+    spent = {name: count // 2 for name, count in mine.ledger.state_dict().items()}
+    assert spent == reference.ledger.state_dict()
 
 
 def test_nothing_is_kept_after_an_excursion_and_the_next_starts_from_the_new_parameters() -> None:

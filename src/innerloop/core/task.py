@@ -79,12 +79,16 @@ class TaskStack:
 
     def support(self, step: int, params: Params) -> Batch:
         """The stacked support batches of this step."""
-        return self.stack([task.support(step, self._slice(params, i)) for i, task in enumerate(self.tasks)])
+        points = self._points(params)
+        return self.stack([task.support(step, at) for task, at in zip(self.tasks, points, strict=True)])
 
     def query(self, params: Params) -> Batch:
         """The stacked query batches."""
-        return self.stack([task.query(self._slice(params, i)) for i, task in enumerate(self.tasks)])
+        return self.stack([task.query(at) for task, at in zip(self.tasks, self._points(params), strict=True)])
 
-    @staticmethod
-    def _slice(params: Params, index: int) -> Params:
-        return {name: tensor[index] for name, tensor in params.items()}
+    def _points(self, params: Params) -> list[Params]:
+        """Each task's."""
+        return [
+            dict(zip(params, tensors, strict=True))
+            for tensors in zip(*(tensor.unbind() for tensor in params.values()), strict=True)
+        ]

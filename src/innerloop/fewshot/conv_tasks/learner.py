@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -9,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from innerloop.core.learner import VmapLearner
-from innerloop.core.learner.base import BatchSize, Objective
+from innerloop.core.learner.base import BatchSize, Ledger, Objective
 from innerloop.core.learner.vmapped import stack_batches
 from innerloop.core.params import Params
-from innerloop.core.task import Batch
+from innerloop.core.task import Batch, Task
 from innerloop.fewshot.backbones import Conv4
 from innerloop.fewshot.conv_tasks.first_block import Neighbourhoods
 from innerloop.fewshot.conv_tasks.layers import with_pixels_last
@@ -27,6 +28,8 @@ SLICE = 2**19
 """Numbers in the largest maps of the tasks computed together on a CPU: its caches hold them."""
 GPU_SLICE = 2**22
 """The same on a GPU: more take more memory and no less time."""
+PART = 8
+"""Tasks whose meta-gradient a CPU's core computes at a time."""
 KEPT = 2**22
 """Numbers in the largest maps of a bundle whose passes are kept."""
 
@@ -57,6 +60,9 @@ class ConvTasksLearner(VmapLearner):
     ) -> None:
         super().__init__(module, objective, tasks_at_once, self._stacked, batch_size, "forward")
         self._plan, self._width = Plan.of(backbone), backbone.width
+        self._forget()
+
+    def _forget(self) -> None:
         self._stacks: Recent[Batch] = Recent(2)
         self._slices: Recent[list[_Slice]] = Recent(2)
         self._passes: Recent[list[_Pass]] = Recent(2)
@@ -68,8 +74,27 @@ class ConvTasksLearner(VmapLearner):
             with super().excursion() as theta:
                 yield {name: with_pixels_last(tensor) for name, tensor in theta.items()}
         finally:
-            for kept in (self._stacks, self._slices, self._passes):
-                kept.clear()
+            self._forget()
+
+    def parts(self, tasks: Sequence[Task]) -> "list[tuple[ConvTasksLearner, Sequence[Task]]]":
+        """A bundle's tasks, a few at a time, each time with a learner of their own; on a GPU all in one."""
+        on_cpu = next(iter(self.theta.values())).device.type == "cpu"
+        count = min(PART, -(-len(tasks) // torch.get_num_threads())) if on_cpu else len(tasks)
+        return [(self._apart(), tasks[start : start + count]) for start in range(0, len(tasks), count)]
+
+    def account(self, parts: "Sequence[ConvTasksLearner]") -> None:
+        """Enters what :meth:`parts` spent: the passes of all of them are passes over the bundle."""
+        for count in ("gradient_passes", "forward_passes", "hessian_products"):
+            spent = max(getattr(part.ledger, count) for part in parts)
+            setattr(self.ledger, count, getattr(self.ledger, count) + spent)
+        self.ledger.units += sum(part.ledger.units for part in parts)
+
+    def _apart(self) -> "ConvTasksLearner":
+        """A learner of the same module with a ledger and a memory of its own."""
+        part = copy(self)
+        part.ledger, part._stack = Ledger(), part._stacked
+        part._forget()
+        return part
 
     def _loss(self, params: Params, piece: Labelled) -> Tensor:
         images, labels = piece

@@ -35,6 +35,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     all_started = Barrier(threads + 1)
 
     def begin() -> None:
+        torch.get_num_threads()  # a thread's first question gives it the number that all begin with
         torch.set_num_threads(1)
         all_started.wait()
 

@@ -18,7 +18,7 @@ from innerloop.core.learner import VmapLearner
 from innerloop.core.metagrad import Exact, FirstOrder, Implicit, Reptile, Strategy
 from innerloop.core.task import FixedTask
 from innerloop.fewshot.backbones import Conv4
-from innerloop.fewshot.conv_tasks import ConvTasksLearner
+from innerloop.fewshot.conv_tasks import ConvTasksLearner, InParts
 from innerloop.fewshot.episodes import Episodes
 from innerloop.fewshot.learners.base import FewShotLearner
 from innerloop.fewshot.learners.classifier import Classifier, classify
@@ -140,7 +140,7 @@ class Gradient(Method):
         proximal = self.proximal if self.name == "implicit_maml" else 0.0
         inner = InnerLoop(rule, self._rates(module), self.inner_steps, proximal)
         return GradientLearner(
-            module, self._strategy(inner), self.test_steps, self.inner_batch_size, self.tasks_at_once
+            module, InParts(self._strategy(inner)), self.test_steps, self.inner_batch_size, self.tasks_at_once
         )
 
     def _rates(self, module: Classifier) -> LearningRates:
