@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from innerloop.core.inner import InnerRule, State
 from innerloop.core.learner import VmapLearner
 from innerloop.core.learner.base import BatchSize, Ledger, Objective
 from innerloop.core.learner.vmapped import stack_batches
@@ -39,8 +40,9 @@ class ConvTasksLearner(VmapLearner):
 
     Hessian-vector products are forward-over-reverse. The passes of the last two gradients or products are
     kept if their maps are small, so that a product after a gradient at the same point and batch, or after
-    another product, does not begin anew; this memory does not grow with the inner steps. Where the caller
-    wants a graph, the module itself is run.
+    another product, does not begin anew; this memory does not grow with the inner steps. Those of a descent
+    or of a gradient that is added to a sum are not: no product follows. Where the caller wants a graph, the
+    module itself is run.
 
     Args:
         module: a :class:`~innerloop.fewshot.learners.classifier.Classifier`.
@@ -60,6 +62,7 @@ class ConvTasksLearner(VmapLearner):
     ) -> None:
         super().__init__(module, objective, tasks_at_once, self._stacked, batch_size, "forward")
         self._plan, self._width = Plan.of(backbone), backbone.width
+        self._keeps = True
         self._forget()
 
     def _forget(self) -> None:
@@ -75,6 +78,26 @@ class ConvTasksLearner(VmapLearner):
                 yield {name: with_pixels_last(tensor) for name, tensor in theta.items()}
         finally:
             self._forget()
+
+    def descend(
+        self, params: Params, batch: Batch, rule: InnerRule, state: State, rates: Params
+    ) -> tuple[Tensor, Params, State]:
+        """One step of an inner rule. See :class:`Learner`."""
+        with self._keeping_nothing():
+            return super().descend(params, batch, rule, state, rates)
+
+    def add_gradient(self, params: Params, batch: Batch, total: Params, scale: float = 1.0) -> Tensor:
+        """Adds the gradient to a sum. See :class:`Learner`."""
+        with self._keeping_nothing():
+            return super().add_gradient(params, batch, total, scale)
+
+    @contextmanager
+    def _keeping_nothing(self) -> Iterator[None]:
+        self._keeps = False
+        try:
+            yield
+        finally:
+            self._keeps = True
 
     def parts(self, tasks: Sequence[Task]) -> "list[tuple[ConvTasksLearner, Sequence[Task]]]":
         """A bundle's tasks, a few at a time, each time with a learner of their own; on a GPU all in one."""
@@ -129,7 +152,7 @@ class ConvTasksLearner(VmapLearner):
             return _Pass(part, net, net.loss(labels[part.tasks]), gradient)
 
         parts = self._slices_of(images)
-        if len(images) * self._numbers(images) > KEPT:
+        if not self._keeps or len(images) * self._numbers(images) > KEPT:
             return for_each(lambda part: finish(differentiate(part)), parts, images.device)
         passes = self._passes.get((params, piece), lambda: for_each(differentiate, parts, images.device))
         return for_each(finish, passes, images.device)
