@@ -74,7 +74,7 @@ def ours(size: Size) -> Ours:
     """The model, its adapter moved off its start, and what steps it, as a run would build them."""
     config = replace(CONFIG, meta=replace(CONFIG.meta, num_inner_steps=size.steps))
     loaded = load_model(model_spec(config))
-    set_modes(config, loaded)
+    set_modes(config, loaded.model)
     move_adapter(loaded)
     learner = build_learner(config, loaded.model)
     strategy = build_strategy(config.meta, build_inner_loop(config.meta, list(learner.theta)))
