@@ -124,10 +124,12 @@ def test_lent_parameters_and_mapped_ones_are_used() -> None:
     assert_close(mapped[:1], mapped[1:])
 
 
-def test_other_dtypes_are_left_to_pytorch() -> None:
+def test_other_dtypes_and_autocast_are_left_to_pytorch() -> None:
     plain = adapted().to(torch.bfloat16)
     x = torch.randn(3, 48, dtype=torch.bfloat16)
     assert torch.equal(sped_up(plain)(x), plain(x))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(sped_up(adapted())(x.float()), adapted()(x.float()))
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(30, 4), (4, 30)])

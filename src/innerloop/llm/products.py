@@ -161,8 +161,10 @@ def _multiply(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _ordinary(*tensors: Tensor) -> bool:
-    """Whether they are plain float32 tensors on the CPU, and no transform of functorch is at work."""
-    return not torch._C._are_functorch_transforms_active() and all(
+    """Whether they are plain float32 tensors on the CPU, and neither functorch nor autocast is at work."""
+    if torch._C._are_functorch_transforms_active() or torch.is_autocast_enabled("cpu"):
+        return False
+    return all(
         type(tensor) in (Tensor, nn.Parameter)
         and tensor.dtype is torch.float32
         and tensor.device.type == "cpu"
