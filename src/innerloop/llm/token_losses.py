@@ -48,5 +48,7 @@ class _TokenLosses(torch.autograd.Function):
         for into, rows, size, factor in zip(
             *(torch.split(t, ROWS) for t in (result, logits, sizes[:, None], gradient[:, None])), strict=True
         ):
-            torch.sub(rows, size, out=into).exp_().mul_(factor)
+            # Divided by their sum, so that the rounding of the size does not lengthen the whole row.
+            shares = torch.sub(rows, size, out=into).exp_()
+            shares.mul_(factor / shares.sum(1, keepdim=True))
         return result.scatter_add_(1, labels[:, None], -gradient[:, None]), None
