@@ -220,10 +220,13 @@ def main() -> None:
     )
     mine = {known: partial(innerloop_step, size, known) for known in (False, True)}
     plain = {to_max_length: partial(plain_step, size, to_max_length) for to_max_length in (True, False)}
-    # All in turn in every round; the check has warmed them up.
-    rounds = [
-        {work: seconds(work) for work in (*mine.values(), *plain.values())} for _ in range(options.rounds)
-    ]
+    rounds = []
+    for number in range(options.rounds):
+        # All in turn in every round; the check has warmed them up.
+        took = {work: seconds(work) for work in (*mine.values(), *plain.values())}
+        rounds.append(took)
+        speeds = [f"{took[other] / took[own]:.2f}" for own in mine.values() for other in plain.values()]
+        console.print(f"round {number + 1}: {', '.join(speeds)}")
     for known, own in mine.items():
         for to_max_length, other in plain.items():
             # The plain loop over ours: how many times as many real tokens ours takes in a second.
