@@ -29,7 +29,7 @@ from innerloop.llm.tasks import RowsTask, shots_task
 from innerloop.llm.train import inner_rule_info
 from innerloop.llm.versions import library_versions
 from measure import machine, seconds
-from models import padded
+from models import padded, with_pytorch_products
 
 STEPS, EXAMPLES = 10, 10
 QUESTIONS = (
@@ -123,6 +123,7 @@ def main() -> None:
         examples.write_text("".join(json.dumps({"prompt": q, "response": a}) + "\n" for q, a in pairs))
         config = load_config("meta_lora", overrides=["model.attn_implementation=sdpa"])
         model = load_adaptable("smollm2-135m", config)
+        with_pytorch_products(model.loaded.model)
         move_adapter(model)
         tokens = model.batcher.tokenize(read_rows(examples, RowKeys(), strict=True), "examples")
         task = shots_task("examples", tokens, STEPS, config.meta.inner_batch_size, model.batcher, 0)

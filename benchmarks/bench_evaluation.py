@@ -36,7 +36,7 @@ from innerloop.llm.evaluate.shots import draw_shots
 from innerloop.llm.generate import stop_ids
 from innerloop.llm.tasks import RowsTask, shots_task
 from measure import machine, memory_ratio, seconds
-from models import padded
+from models import padded, with_pytorch_products
 
 TASKS = ("antonym", "country-capital", "english-german", "present-past")
 ROWS_AT_ONCE = 16
@@ -91,6 +91,7 @@ def plain(grid: Grid, task: str) -> dict[tuple[int, int], dict[str, float]]:
     """The same grid by the plain loop."""
     with_sdpa = load_config("meta_lora", overrides=[*SETTINGS, "model.attn_implementation=sdpa"])
     model = load_adaptable("smollm2-135m", with_sdpa)
+    with_pytorch_products(model.loaded.model)
     data = load_task(grid.data, task, row_keys(model.config), needs=("support", "test"))
     tests = make_test_set(data.test[: grid.test_rows], (), "exact", model.batcher)
     theta = model.loaded.trainable_parameters()

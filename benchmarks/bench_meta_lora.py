@@ -37,10 +37,13 @@ from innerloop.llm.episodes import batcher_of
 from innerloop.llm.model import LoadedModel, load_model
 from innerloop.llm.prefix import FrozenPrefix
 from innerloop.llm.tasks import Batcher, RowsTask
-from measure import machine, memory_ratio, time_ratio
+from measure import machine, memory_ratio, ratio_of, seconds
+from models import with_pytorch_products
 
 MAX_LENGTH = 512
 MICRO_ROWS = 4  # verl's micro_batch_size_per_gpu
+# Set, it shows what is left of the gain on a processor for which MKL is as fast as oneDNN.
+PEER_HAS_OUR_PRODUCTS = "INNERLOOP_PEER_PRODUCTS" in os.environ
 CONFIG = load_config(
     "meta_lora", overrides=[f"data.max_length={MAX_LENGTH}", "model.attn_implementation=auto"]
 )
@@ -74,7 +77,7 @@ def ours(size: Size) -> Ours:
     """The model, its adapter moved off its start, and what steps it, as a run would build them."""
     config = replace(CONFIG, meta=replace(CONFIG.meta, num_inner_steps=size.steps))
     loaded = load_model(model_spec(config))
-    set_modes(config, loaded)
+    set_modes(config, loaded.model)
     move_adapter(loaded)
     learner = build_learner(config, loaded.model)
     strategy = build_strategy(config.meta, build_inner_loop(config.meta, list(learner.theta)))
@@ -86,6 +89,8 @@ def ours(size: Size) -> Ours:
 def peer() -> LoadedModel:
     """The same model as PEFT and transformers have it, with the attention transformers chooses itself."""
     loaded = load_model(replace(model_spec(CONFIG), attn_implementation="sdpa"))
+    if not PEER_HAS_OUR_PRODUCTS:
+        with_pytorch_products(loaded.model)
     move_adapter(loaded)
     return loaded
 
@@ -213,12 +218,20 @@ def main() -> None:
     table = Table(
         "innerloop, rows", "plain loop padded", "tokens a second, times", "peak memory, ours / plain"
     )
-    for known in (False, True):
-        for to_max_length in (True, False):
-            mine, plain = partial(innerloop_step, size, known), partial(plain_step, size, to_max_length)
+    mine = {known: partial(innerloop_step, size, known) for known in (False, True)}
+    plain = {to_max_length: partial(plain_step, size, to_max_length) for to_max_length in (True, False)}
+    rounds = []
+    for number in range(options.rounds):
+        # All in turn in every round; the check has warmed them up.
+        took = {work: seconds(work) for work in (*mine.values(), *plain.values())}
+        rounds.append(took)
+        speeds = [f"{took[other] / took[own]:.2f}" for own in mine.values() for other in plain.values()]
+        console.print(f"round {number + 1}: {', '.join(speeds)}")
+    for known, own in mine.items():
+        for to_max_length, other in plain.items():
             # The plain loop over ours: how many times as many real tokens ours takes in a second.
-            speed = time_ratio(plain, mine, options.rounds)
-            memory = "-" if options.no_memory else f"{memory_ratio(mine, plain, partial(idle, size)):.2f}"
+            speed = ratio_of([took[other] / took[own] for took in rounds])
+            memory = "-" if options.no_memory else f"{memory_ratio(own, other, partial(idle, size)):.2f}"
             table.add_row(
                 "drawn before" if known else "new",
                 f"to {MAX_LENGTH}" if to_max_length else "to the longest",

@@ -41,6 +41,11 @@ def time_ratio(ours: Work, peer: Work, rounds: int) -> Ratio:
     """Times both in turn, after one round that does not count, and sets each round's times in relation."""
     ours(), peer()
     ratios = [seconds(ours) / seconds(peer) for _ in range(rounds)]
+    return ratio_of(ratios)
+
+
+def ratio_of(ratios: list[float]) -> Ratio:
+    """The rounds' ratios in one."""
     return Ratio(statistics.median(ratios), min(ratios), max(ratios))
 
 

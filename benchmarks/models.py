@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import torch
+from peft.tuners.lora import Linear as LoraLinear
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from innerloop.llm.data.tokens import TokenizedRow
+from innerloop.llm.products import OneDnnLinear, OneDnnLoraLinear
 
 VOCABULARY = 512
 
@@ -68,3 +70,12 @@ def padded(rows: list[TokenizedRow]) -> tuple[Tensor, Tensor, Tensor]:
             torch.tensor(row.response_mask),
         )
     return ids, seen, learned
+
+
+def with_pytorch_products(model: nn.Module) -> None:
+    """Gives a model that innerloop loaded the linear layers of PyTorch and PEFT back, for the plain loops."""
+    for module in model.modules():
+        if type(module) is OneDnnLinear:
+            module.__class__ = nn.Linear
+        elif type(module) is OneDnnLoraLinear:
+            module.__class__ = LoraLinear

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import register_dataclass
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import pad
 from transformers import Cache
 
 from innerloop.core.errors import InputError
@@ -21,6 +21,7 @@ from innerloop.core.task import Batch, MicroBatches, pieces
 from innerloop.llm.attention import model_inputs
 from innerloop.llm.data.tokens import TokenBatch
 from innerloop.llm.prefix import upper_layers_only
+from innerloop.llm.token_losses import token_losses
 
 # Lets vmap look into a batch: its fields get the task dimension.
 register_dataclass(TokenBatch)
@@ -146,7 +147,7 @@ def _logits_and_labels(
 def _token_losses(logits: Tensor, labels: Tensor) -> Tensor:
     # Half-precision logits are too coarse for a log-sum-exp over a whole vocabulary.
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape)
+    return token_losses(logits.flatten(0, 1), labels.flatten()).view(labels.shape)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from innerloop.core.errors import InputError
 from innerloop.llm.attention import keep_rows_apart
 from innerloop.llm.devices import check_dtype, parse_dtype, pick_attention
 from innerloop.llm.lora import LoraSpec, adapted_modules, attach_lora, load_lora, merge_lora, planned_modules
+from innerloop.llm.products import speed_up
 from innerloop.llm.quiet import without_progress_bars
 from innerloop.llm.sources import Source, find_base, find_model
 
@@ -131,6 +132,8 @@ def load_source(source: Source, spec: ModelSpec, adapter: Adapter) -> LoadedMode
         recompute_activations(plain)
     module: torch.nn.Module = model
     module.to("cpu" if spec.left_on_host else device).eval()
+    if device.type == "cpu":
+        speed_up(module)
     return LoadedModel(model, tokenizer, base.name, base.reference)
 
 
