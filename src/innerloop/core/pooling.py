@@ -57,7 +57,7 @@ class Pool:
         self._rate_gradient = _sum(self._rate_gradient, result.rate_gradient)
         if self._rule.carries:
             for state in result.states:
-                self._state = _sum(self._state, state)
+                self._add_state(state)
         for turn, entry in zip(turns, losses, strict=True):
             self.figures.losses[turn.index] = entry
         for name, values in result.extras.items():
@@ -71,11 +71,18 @@ class Pool:
         """
         sums = (self.gradient, self._rate_gradient, self._state)
         world.sum_over_groups([tensor for params in sums for tensor in params.values()])
-        vector.scale_(self.gradient, 1 / tasks)
-        rate_gradient, state = (vector.scaled(params, 1 / tasks) for params in sums[1:])
-        if state:
-            self._rule.carry([state])
-        return self.gradient, rate_gradient
+        for params in sums:
+            vector.scale_(params, 1 / tasks)
+        if self._state:
+            self._rule.carry([self._state])
+        return self.gradient, self._rate_gradient
+
+    def _add_state(self, state: State) -> None:
+        # Moments are as large as the parameters, so their sum is the first task's own, added to in place.
+        if self._state:
+            vector.add_(self._state, state)
+        else:
+            self._state = vector.detached(state)
 
 
 def together(world: World, own: Figures) -> Figures:

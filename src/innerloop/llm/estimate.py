@@ -193,6 +193,9 @@ class _Plan:
         optimizer = outer_settings(self.config).optimizer
         if optimizer != "sgd":
             yield Part("optimizer state", 2 * self.fine, f"two moments of {optimizer}")
+        if self.inner.rule.carries:
+            size = 4 * _bytes(self.theta) // self.shares
+            yield Part("carried moments", size, "two from the last meta-step, two summed for the next")
         if (room := self._frozen_states()) > 0:
             yield Part("frozen layers' states", room, "of each row, at most model.frozen_prefix_mib")
         if self.config.model.use_fsdp and self.frozen_shares > 1:
