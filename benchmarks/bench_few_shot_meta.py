@@ -3,9 +3,9 @@
 Every side has the same initialisation, the same 32 episodes, batch norm by the batch's statistics, float32
 and as many threads; that all have the same meta-gradient is checked. Ours is the whole step of the few-shot
 learner, the losses it reports before and after adaptation among it, which the others do not compute. Nothing
-is compiled. The allocator belongs to a process, so each side has one of its own; they work by turns. Ours
-keeps freed memory, as the command does; the others run as their users run them, or do the same with
-``--keep-peers-memory``.
+is compiled. The allocator belongs to a process, so each side has one of its own; they work by turns. A turn
+is two steps, of which the second is timed. Ours keeps freed memory, as the command does; the others run as
+their users run them, or do the same with ``--keep-peers-memory``.
 
 Beside the times stands their floor: the floating-point operations that the meta-gradient takes at least, over
 the rate of a matrix product of 1024 x 1024 measured between the rounds. Convolutions can be faster than that.
@@ -271,6 +271,7 @@ def _serve(setup: Setup, connection: Connection) -> None:
         connection.send(f"{type(error).__name__}: {error}")
         return
     while connection.recv():
+        step()  # in training a step follows another; what the other sides did has emptied the caches
         start, processor = time.perf_counter(), time.process_time()
         step()
         connection.send(Turn(time.perf_counter() - start, time.process_time() - processor, peak_memory()))
