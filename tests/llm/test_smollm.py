@@ -129,8 +129,12 @@ def test_it_is_what_it_should_be(loaded: LoadedModel) -> None:
     assert Path(loaded.base_path) == smollm.cached_path()
     plain = AutoModelForCausalLM.from_pretrained(loaded.base_path)
     ids = torch.tensor([loaded.tokenizer("Water boils at 100 degrees.").input_ids])
+    own = loaded.model.state_dict()
+    for name, weight in plain.state_dict().items():
+        assert torch.equal(weight, own[name]), name
+    # The products may be another library's, which round in another order.
     with torch.no_grad():
-        assert torch.equal(plain(ids).logits, loaded.model(ids).logits)
+        torch.testing.assert_close(plain(ids).logits, loaded.model(ids).logits, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.smollm

@@ -43,7 +43,7 @@ def speed_up(model: nn.Module) -> None:
     for module in model.modules():
         if type(module) is nn.Linear:
             module.__class__ = OneDnnLinear
-        elif type(module) is LoraLinear:
+        elif type(module) is LoraLinear and not module.lora_variant:
             module.__class__ = OneDnnLoraLinear
 
 
@@ -61,18 +61,18 @@ class OneDnnLinear(nn.Linear):
 class OneDnnLoraLinear(LoraLinear):
     """A linear layer of PEFT's with one plain LoRA adapter, which is added while its output is written."""
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """As PEFT's."""
-        plain = not (args or kwargs or self.merged or self.disable_adapters or self.lora_variant)
+    def forward(self, x: Tensor, adapter_names: list[str] | None = None) -> Tensor:
+        """As PEFT's, without the arguments of its variants."""
+        plain = not (adapter_names or self.merged or self.disable_adapters or self.lora_variant)
         if not plain or len(self.active_adapters) != 1 or self.active_adapters[0] not in self.lora_A:
-            return self._by_peft(x, *args, **kwargs)
+            return self._by_peft(x, adapter_names)
         name = self.active_adapters[0]
         base: Any = self.base_layer
         down, up = cast(nn.Linear, self.lora_A[name]), cast(nn.Linear, self.lora_B[name])
         drops = self.training and not isinstance(self.lora_dropout[name], nn.Identity)
         of_linear = isinstance(base, nn.Linear) and not self.fan_in_fan_out and up.bias is None
         if drops or not of_linear or not _ordinary(x, base.weight, down.weight, up.weight):
-            return self._by_peft(x)
+            return self._by_peft(x, adapter_names)
         scale: float = self.scaling[name]
         flat: Tensor = _Adapted.apply(  # type: ignore[no-untyped-call]
             x.flatten(0, -2), base.weight, down.weight, up.weight, scale
@@ -80,8 +80,8 @@ class OneDnnLoraLinear(LoraLinear):
         output = flat.view(*x.shape[:-1], -1)
         return output if base.bias is None else output + base.bias
 
-    def _by_peft(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        output: Tensor = super().forward(x, *args, **kwargs)
+    def _by_peft(self, x: Tensor, adapter_names: list[str] | None) -> Tensor:
+        output: Tensor = super().forward(x, adapter_names=adapter_names)
         return output
 
 

@@ -136,7 +136,7 @@ def test_a_loss_that_is_no_number_fails_the_job(
     tmp_path: Path, shelf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "innerloop.llm.loss.cross_entropy", lambda logits, *_, **__: logits[:, 0] * float("nan")
+        "innerloop.llm.loss.token_losses", lambda logits, _labels: logits[:, 0] * float("nan")
     )
     with pytest.raises(NonFiniteError, match="support loss of task 'sorting tickets' is not finite"):
         run(Kind.ADAPTATION, Place(tmp_path, library=shelf))
