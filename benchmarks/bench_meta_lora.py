@@ -38,7 +38,7 @@ from innerloop.llm.model import LoadedModel, load_model
 from innerloop.llm.prefix import FrozenPrefix
 from innerloop.llm.tasks import Batcher, RowsTask
 from measure import machine, memory_ratio, ratio_of, seconds
-from models import with_pytorch_products
+from models import padded, with_pytorch_products
 
 MAX_LENGTH = 512
 MICRO_ROWS = 4  # verl's micro_batch_size_per_gpu
@@ -167,16 +167,7 @@ def backward(loaded: LoadedModel, rows: list[TokenizedRow], to_max_length: bool)
     loaded.model.zero_grad()
     targets = sum(row.target_count for row in rows)
     for at in range(0, len(rows), MICRO_ROWS):
-        few = rows[at : at + MICRO_ROWS]
-        width = MAX_LENGTH if to_max_length else max(len(row.input_ids) for row in few)
-        ids, seen, learned = (torch.zeros(len(few), width, dtype=torch.long) for _ in range(3))
-        for i, row in enumerate(few):
-            n = len(row.input_ids)
-            ids[i, :n], seen[i, :n], learned[i, :n] = (
-                torch.tensor(row.input_ids),
-                1,
-                torch.tensor(row.response_mask),
-            )
+        ids, seen, learned = padded(rows[at : at + MICRO_ROWS], MAX_LENGTH if to_max_length else None)
         logits: Tensor = loaded.model(input_ids=ids, attention_mask=seen, use_cache=False).logits[:, :-1]
         losses = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
         ((losses * learned[:, 1:].flatten()).sum() / targets).backward()

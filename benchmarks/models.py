@@ -58,9 +58,12 @@ def random_tokens(*shape: int) -> Tensor:
     return torch.randint(0, VOCABULARY, shape, generator=torch.Generator().manual_seed(1))
 
 
-def padded(rows: list[TokenizedRow]) -> tuple[Tensor, Tensor, Tensor]:
-    """Ids, which of them count, and which are learned; (B, L) each, padded on the right."""
-    width = max(len(row.input_ids) for row in rows)
+def padded(rows: list[TokenizedRow], width: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids, which of them count, and which are learned; (B, width) each, padded on the right.
+
+    Without a width it is that of the longest row.
+    """
+    width = width or max(len(row.input_ids) for row in rows)
     ids, seen, learned = (torch.zeros(len(rows), width, dtype=torch.long) for _ in range(3))
     for i, row in enumerate(rows):
         n = len(row.input_ids)

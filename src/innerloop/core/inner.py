@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from innerloop.core.params import Params, detached, dot_in_place, local, scaled
+from innerloop.core.params import Params, dot_in_place, local, scaled
 
 State = dict[str, Tensor]
 Moments = Literal["reset", "carry"]
@@ -220,9 +220,7 @@ class Adam:
 
     def carry(self, states: Sequence[State]) -> None:
         """Keeps the mean of the final moments if the policy is ``carry``."""
-        if self.moments == "carry" and len(states) == 1:
-            self._carried = detached(states[0])  # as large as the parameters twice: not copied
-        elif self.moments == "carry":
+        if self.moments == "carry":
             self._carried = {
                 key: torch.stack([state[key].detach() for state in states]).mean(0) for key in states[0]
             }

@@ -25,7 +25,3 @@ class Recent(Generic[Value]):
         value = make()
         self._entries = [*self._entries[-self._count + 1 :], (sources, value)]
         return value
-
-    def clear(self) -> None:
-        """Forgets all of them."""
-        self._entries = []
