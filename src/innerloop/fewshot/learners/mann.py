@@ -83,7 +83,9 @@ class LeastRecentlyUsedAccess(nn.Module):
         memory = kept + writes.mT @ contents
         directions = F.normalize(memory, dim=-1, eps=SMALLEST_NORM)
         weights = (F.normalize(keys, dim=-1, eps=SMALLEST_NORM) @ directions.mT).softmax(-1)
-        usage = self.decay * state.usage + weights.sum(1) + writes.sum(1)
+        # It only chooses slots, which has no slope.
+        with torch.no_grad():
+            usage = self.decay * state.usage + (weights + writes).sum(1)
         return state._replace(memory=memory, usage=usage, weights=weights, reads=weights @ memory)
 
 
@@ -94,7 +96,7 @@ def least_used(usage: Tensor, count: int) -> Tensor:
     would mark all slots of a fresh memory.
     """
     chosen = usage.argsort(dim=-1, stable=True)[:, :count]
-    return F.one_hot(chosen, usage.shape[-1]).to(usage)
+    return usage.new_zeros(*chosen.shape, usage.shape[-1]).scatter_(-1, chosen[..., None], 1)
 
 
 class MannNet(EpisodicNet):

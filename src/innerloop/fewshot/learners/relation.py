@@ -56,14 +56,19 @@ class RelationNet(EpisodicNet):
         support, query = maps[:, :shots], maps[:, shots:]
         member = one_hot(episodes.support_labels, episodes.ways)
         summed = torch.einsum("esn,eschw->enchw", member, support)
-        pairs = torch.cat(
-            [
-                summed[:, None].expand(-1, query.shape[1], -1, -1, -1, -1),
-                query[:, :, None].expand(-1, -1, episodes.ways, -1, -1, -1),
-            ],
-            dim=3,
-        )
-        logits: Tensor = self.relation(pairs.flatten(0, 2))
+        first, *blocks = self.relation
+        convolution, *rest = first
+        # The convolution of two maps on top of each other is the sum of two, each of which serves all pairs.
+        of_class, of_query = convolution.weight.split(maps.shape[2], 1)
+        classes = F.conv2d(summed.flatten(0, 1), of_class, convolution.bias, padding=1)
+        queries = F.conv2d(query.flatten(0, 1), of_query, padding=1)
+        pairs = (
+            queries.view(count, -1, 1, *queries.shape[1:])
+            + classes.view(count, 1, episodes.ways, *classes.shape[1:])
+        ).flatten(0, 2)
+        for layer in (*rest, *blocks):
+            pairs = layer(pairs)
+        logits: Tensor = pairs
         return logits.view(count, -1, episodes.ways)
 
     def scores(self, episodes: Episodes) -> Tensor:
