@@ -1,7 +1,7 @@
 """Relation Networks (Sung 2018)."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -56,8 +56,8 @@ class RelationNet(EpisodicNet):
         support, query = maps[:, :shots], maps[:, shots:]
         member = one_hot(episodes.support_labels, episodes.ways)
         summed = torch.einsum("esn,eschw->enchw", member, support)
-        first, *blocks = self.relation
-        convolution, *rest = first
+        first = cast(ConvBlock, self.relation[0])
+        convolution = cast(nn.Conv2d, first[0])
         # The convolution of two maps on top of each other is the sum of two, each of which serves all pairs.
         of_class, of_query = convolution.weight.split(maps.shape[2], 1)
         classes = F.conv2d(summed.flatten(0, 1), of_class, convolution.bias, padding=1)
@@ -66,9 +66,7 @@ class RelationNet(EpisodicNet):
             queries.view(count, -1, 1, *queries.shape[1:])
             + classes.view(count, 1, episodes.ways, *classes.shape[1:])
         ).flatten(0, 2)
-        for layer in (*rest, *blocks):
-            pairs = layer(pairs)
-        logits: Tensor = pairs
+        logits: Tensor = self.relation[1:](first[1:](pairs))
         return logits.view(count, -1, episodes.ways)
 
     def scores(self, episodes: Episodes) -> Tensor:
