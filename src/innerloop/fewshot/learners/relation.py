@@ -59,9 +59,9 @@ class RelationNet(EpisodicNet):
         first = cast(ConvBlock, self.relation[0])
         convolution = cast(nn.Conv2d, first[0])
         # The convolution of two maps on top of each other is the sum of two, each of which serves all pairs.
-        of_class, of_query = convolution.weight.split(maps.shape[2], 1)
-        classes = F.conv2d(summed.flatten(0, 1), of_class, convolution.bias, padding=1)
-        queries = F.conv2d(query.flatten(0, 1), of_query, padding=1)
+        weight, width = convolution.weight, maps.shape[2]
+        classes = F.conv2d(summed.flatten(0, 1), weight[:, :width], convolution.bias, padding=1)
+        queries = F.conv2d(query.flatten(0, 1), weight[:, width:], padding=1)
         pairs = (
             queries.view(count, -1, 1, *queries.shape[1:])
             + classes.view(count, 1, episodes.ways, *classes.shape[1:])
