@@ -2,10 +2,11 @@
 
 Every side has the same initialisation, the same 32 episodes, batch norm by the batch's statistics, float32
 and as many threads; that all have the same meta-gradient is checked. Ours is the whole step of the few-shot
-learner, the losses it reports before and after adaptation among it, which the others do not compute. Nothing
-is compiled. The allocator belongs to a process, so each side has one of its own; they work by turns. A turn
-is two steps, of which the second is timed. Ours keeps freed memory, as the command does; the others run as
-their users run them, or do the same with ``--keep-peers-memory``.
+learner but for the losses before and after adaptation, which the others do not compute and it measures every
+tenth step (``trainer.monitor_freq``). Nothing is compiled. The allocator belongs to a process, so each side
+has one of its own; they work by turns. A turn is two steps, of which the second is timed. Ours keeps freed
+memory, as the command does; the others run as their users run them, or do the same with
+``--keep-peers-memory``.
 
 Beside the times stands their floor: the floating-point operations that the meta-gradient takes at least, over
 the rate of a matrix product of 1024 x 1024 measured between the rounds. Convolutions can be faster than that.
@@ -118,6 +119,7 @@ def ours(work: Work) -> Step:
     )
     learner = method.build(Problem(1, SIZE, WAYS), lambda running: Conv4(1, SIZE, WIDTH, True, running))
     learner.module.load_state_dict(net().state_dict())
+    learner.learner.monitors = False
     tasks = learner.tasks(work.episodes(), "random")
 
     def step() -> Params:

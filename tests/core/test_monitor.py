@@ -53,7 +53,21 @@ def test_averages_are_over_tasks() -> None:
     }
 
 
-def numbers(entry: TaskLosses) -> tuple[float, float, float]:
+def test_what_was_not_measured_has_no_figure() -> None:
+    unwatched = TaskLosses("easy", support_loss=None, query_loss_before=None, query_loss=4.0)
+    assert unwatched.adaptation_gap is None
+    assert unwatched.adaptation_gain is None
+    assert task_metrics([unwatched]) == {"easy/query_loss": 4.0}
+    assert average_metrics([unwatched], "meta/") == {"meta/loss": 4.0}
+    assert average_metrics([unwatched, EASY], "meta/") == {
+        "meta/loss": 3.0,
+        "meta/avg_support_loss": 1.0,
+        "meta/avg_adaptation_gap": 1.0,
+        "meta/avg_adaptation_gain": 2.0,
+    }
+
+
+def numbers(entry: TaskLosses) -> tuple[float | None, float | None, float]:
     return entry.support_loss, entry.query_loss_before, entry.query_loss
 
 

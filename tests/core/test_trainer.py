@@ -226,6 +226,19 @@ def test_every_step_reports_its_metrics(
     assert clocked["perf/peak_memory_bytes"] > 1e6
 
 
+def test_what_training_does_not_need_is_measured_now_and_then_and_changes_nothing(tmp_path: Path) -> None:
+    watched = META_KEYS | TASK_KEYS
+    unwatched = {key for key in watched if not key.endswith(("support_loss", "_gap", "_gain"))}
+    ends = []
+    for every in (1, 2):
+        folder = tmp_path / str(every)
+        run = RunSettings(folder, save_every=0, monitor_every=every)
+        ends.append(Setup(folder, outer=OuterSettings(0.1, 4, "sgd"), run=run).trainer().fit())
+        expected = [watched] * 4 if every == 1 else [watched, unwatched, watched, watched]  # the last always
+        assert [set(row) for row in rows(folder)] == expected
+    assert_same_state(*ends)
+
+
 def test_the_metrics_mean_what_they_are_called(tmp_path: Path) -> None:
     setup = Setup(tmp_path, outer=SGD_STEP)
     trainer = setup.trainer()

@@ -1,6 +1,6 @@
 """The hand-written passes of Conv4 against PyTorch's derivatives of the plain module, in float64."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -16,6 +16,7 @@ from innerloop.core.task import FixedTask
 from innerloop.fewshot.backbones import Conv4
 from innerloop.fewshot.conv_tasks import ConvTasksLearner, InParts
 from innerloop.fewshot.conv_tasks import learner as module_of_learner
+from innerloop.fewshot.conv_tasks.recent import Recent
 from innerloop.fewshot.learners.classifier import Classifier
 from innerloop.fewshot.learners.gradient import cross_entropy
 
@@ -221,6 +222,43 @@ def test_a_bundle_in_parts_beside_each_other_has_the_meta_gradient_of_the_whole(
         assert len(found.states) == TASKS
     spent = {name: count // 2 for name, count in mine.ledger.state_dict().items()}
     assert spent == reference.ledger.state_dict()
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_losses_that_nothing_needs_are_left_out_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module_of_learner, "PART", 1)
+    mine, _ = learners(SHAPES[0])
+    strategy = InParts(Exact(InnerLoop(SGD(), LearningRates(0.3, list(mine.theta), 2), 2)))
+    many = tasks(SHAPES[0], 1)
+    watched = strategy(mine, mine.bundle(many))
+    mine.monitors = False
+    found = strategy(mine, mine.bundle(many))
+    assert found.support_loss is found.query_loss_before is None
+    assert watched.support_loss is not None
+    assert torch.equal(found.query_loss, watched.query_loss)
+    assert all(torch.equal(found.gradient[name], tensor) for name, tensor in watched.gradient.items())
+
+
+def test_recent_results_are_found_by_identity_as_far_as_there_is_room() -> None:
+    made: list[str] = []
+
+    def make(name: str) -> Callable[[], str]:
+        def called() -> str:
+            made.append(name)
+            return name
+
+        return called
+
+    recent: Recent[str] = Recent(3)
+    a, b, c = [1], [1], [1]
+    assert recent.get((a,), make("a"), 1) == "a"
+    assert recent.get((b,), make("b"), 2) == "b"  # equal, and not the same
+    assert recent.get((a,), make("again"), 1) == "a"
+    assert recent.get((c,), make("c"), 2) == "c"  # a and b have to go
+    assert recent.get((b,), make("b"), 1) == "b"
+    assert recent.get((a,), make("large"), 4) == "large"  # not kept, and has emptied the room
+    assert recent.get((a,), make("a"), 1) == "a"
+    assert made == ["a", "b", "c", "b", "large", "a"]
 
 
 def test_nothing_is_kept_after_an_excursion_and_the_next_starts_from_the_new_parameters() -> None:

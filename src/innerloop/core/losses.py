@@ -1,13 +1,13 @@
 """The losses around an adaptation, and the names under which they are tracked."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 
 @dataclass(frozen=True)
 class TaskLosses:
-    """One task's losses.
+    """One task's losses; ``None`` where a step did not measure what it did not need.
 
     Args:
         task: its name.
@@ -17,19 +17,27 @@ class TaskLosses:
     """
 
     task: str
-    support_loss: float
-    query_loss_before: float
+    support_loss: float | None
+    query_loss_before: float | None
     query_loss: float
 
     @property
-    def adaptation_gap(self) -> float:
+    def adaptation_gap(self) -> float | None:
         """Query minus support loss, both after adaptation: how far the fit falls short of generalising."""
-        return self.query_loss - self.support_loss
+        return None if self.support_loss is None else self.query_loss - self.support_loss
 
     @property
-    def adaptation_gain(self) -> float:
+    def adaptation_gain(self) -> float | None:
         """Query loss before minus after adaptation: what adapting was worth."""
-        return self.query_loss_before - self.query_loss
+        return None if self.query_loss_before is None else self.query_loss_before - self.query_loss
+
+
+_KINDS: dict[str, Callable[[TaskLosses], float | None]] = {
+    "support_loss": lambda entry: entry.support_loss,
+    "query_loss": lambda entry: entry.query_loss,
+    "adaptation_gap": lambda entry: entry.adaptation_gap,
+    "adaptation_gain": lambda entry: entry.adaptation_gain,
+}
 
 
 def task_metrics(losses: Iterable[TaskLosses], prefix: str = "") -> dict[str, float]:
@@ -37,18 +45,22 @@ def task_metrics(losses: Iterable[TaskLosses], prefix: str = "") -> dict[str, fl
     by_task: dict[str, list[TaskLosses]] = {}
     for entry in losses:
         by_task.setdefault(entry.task, []).append(entry)
-    metrics = {}
+    metrics: dict[str, float] = {}
     for name, entries in by_task.items():
-        for key in ("support_loss", "query_loss", "adaptation_gap", "adaptation_gain"):
-            metrics[f"{prefix}{name}/{key}"] = fmean(getattr(entry, key) for entry in entries)
+        metrics |= {f"{prefix}{name}/{key}": mean for key, mean in _means(entries).items()}
     return metrics
 
 
 def average_metrics(losses: Sequence[TaskLosses], prefix: str) -> dict[str, float]:
     """The means over all tasks under ``{prefix}...``."""
-    return {
-        f"{prefix}loss": fmean(entry.query_loss for entry in losses),
-        f"{prefix}avg_support_loss": fmean(entry.support_loss for entry in losses),
-        f"{prefix}avg_adaptation_gap": fmean(entry.adaptation_gap for entry in losses),
-        f"{prefix}avg_adaptation_gain": fmean(entry.adaptation_gain for entry in losses),
+    means = _means(losses)
+    loss = means.pop("query_loss")
+    return {f"{prefix}loss": loss} | {f"{prefix}avg_{key}": mean for key, mean in means.items()}
+
+
+def _means(losses: Sequence[TaskLosses]) -> dict[str, float]:
+    """The mean of each kind of loss over the tasks it was measured for, where there are any."""
+    known = {
+        key: [value for entry in losses if (value := of(entry)) is not None] for key, of in _KINDS.items()
     }
+    return {key: fmean(values) for key, values in known.items() if values}

@@ -5,20 +5,20 @@ from collections.abc import Sequence
 from innerloop.core.inner_loop import InnerLoop
 from innerloop.core.learner.base import Learner
 from innerloop.core.losses import TaskLosses
-from innerloop.core.metagrad.base import MetaGradient, loss_before, support_loss_after
+from innerloop.core.metagrad.base import MetaGradient
 from innerloop.core.parallel import World
 from innerloop.core.task import Task
 
 
 def losses_of(tasks: Sequence[Task], result: MetaGradient) -> list[TaskLosses]:
     """The losses that came with a meta-gradient, one entry a task of the bundle."""
-    columns = zip(
-        result.support_loss.tolist(),
-        result.query_loss_before.tolist(),
-        result.query_loss.tolist(),
-        strict=True,
+    unknown = [None] * len(tasks)
+    support, before = (
+        unknown if column is None else column.tolist()
+        for column in (result.support_loss, result.query_loss_before)
     )
-    return [TaskLosses(task.name, *row) for task, row in zip(tasks, columns, strict=True)]
+    rows = zip(support, before, result.query_loss.tolist(), strict=True)
+    return [TaskLosses(task.name, *row) for task, row in zip(tasks, rows, strict=True)]
 
 
 def adapt_and_measure(
@@ -41,11 +41,11 @@ def adapt_and_measure(
             members = [tasks[turn.index] for turn in chunk]
             task = learner.bundle(members)
             with learner.excursion() as theta:
-                before = loss_before(learner, theta, task.query(theta))
+                before = learner.loss(theta, task.query(theta))
                 adapted = inner.run(learner, task, theta)
-                support = support_loss_after(learner, adapted)
-                after = learner.loss(adapted.params, task.query(adapted.params)).reshape(-1)
-            columns = zip(support.tolist(), before.tolist(), after.tolist(), strict=True)
+                support = learner.loss(adapted.params, adapted.batches[-1])
+                after = learner.loss(adapted.params, task.query(adapted.params))
+            columns = zip(*(loss.reshape(-1).tolist() for loss in (support, before, after)), strict=True)
             for turn, member, row in zip(chunk, members, columns, strict=True):
                 measured[turn.index] = TaskLosses(member.name, *row)
     everyone = {index: losses for heard in world.gather(measured) for index, losses in heard.items()}

@@ -48,6 +48,8 @@ class RunSettings:
         folder: its checkpoints' folder.
         save_every: steps between checkpoints; the last step is always saved.
         evaluate_every: steps between evaluations on held-out tasks; 0 for never.
+        monitor_every: steps between those that also measure the losses which the meta-gradient does not need:
+            on the query batch before adaptation, on the support batch after it.
         keep: checkpoints to keep; -1 for all.
         resume: ``auto`` goes on from the newest checkpoint if there is one; ``disable`` refuses a folder
             that holds one; a path names the checkpoint to go on from.
@@ -61,6 +63,7 @@ class RunSettings:
     folder: Path
     save_every: int = 50
     evaluate_every: int = 0
+    monitor_every: int = 1
     keep: int = -1
     resume: Resume = "auto"
     unit: str = "tokens"
@@ -184,6 +187,7 @@ class MetaTrainer:
     def _meta_step(self, stop: StopRequest) -> dict[str, float]:
         began, spent_before = time.perf_counter(), self.learner.ledger.state_dict()
         tasks = self.sampler.sample()
+        self.learner.monitors = self.step % self.run.monitor_every == 0 or self.step + 1 == self._last_step
         pool = Pool(self._outer.masters, self.strategy.inner.rule)
         with self._own_randomness() as seed:
             self._adapt_to_share(tasks, pool, seed, stop)
@@ -269,7 +273,7 @@ class MetaTrainer:
                 ("support loss", entry.support_loss),
                 ("query loss", entry.query_loss),
             ):
-                if not math.isfinite(value):
+                if value is not None and not math.isfinite(value):
                     # Without an inner loop the three are one.
                     name = what if self.strategy.inner.steps else "loss"
                     raise NonFiniteError(name, entry.task, self.step + 1)

@@ -130,6 +130,7 @@ def _run_settings(config: Config, folder: Path) -> RunSettings:
         folder=folder,
         save_every=max(trainer.save_freq, 0),
         evaluate_every=max(trainer.test_freq, 0),
+        monitor_every=trainer.monitor_freq,
         keep=-1 if trainer.max_ckpt_to_keep is None else trainer.max_ckpt_to_keep,
         resume=resume,
         saved=frozenset(config.checkpoint.save_contents),

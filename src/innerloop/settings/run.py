@@ -16,6 +16,7 @@ class RunConfig:
     seed: Seed
     total_steps: Count
     save_freq: Count | Literal[-1]
+    monitor_freq: Count
     project_name: Text
     experiment_name: Text
     logger: Annotated[tuple[Literal["console", "tensorboard", "wandb"], ...], OneOrMany()]
@@ -44,6 +45,7 @@ class RunConfig:
             folder=self.folder,
             save_every=max(self.save_freq, 0),
             evaluate_every=evaluate_every,
+            monitor_every=self.monitor_freq,
             keep=self.keep,
             resume=self.resume_mode,
             unit=unit,

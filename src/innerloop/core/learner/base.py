@@ -76,6 +76,8 @@ class Learner(ABC):
         self.module, self.objective = module, objective
         self.hessian_product: HessianProduct = hessian_product
         self.ledger = Ledger()
+        self.monitors = True
+        """Whether strategies also measure losses that they do not need."""
         self.masters: Mapping[str, Tensor] = {}
         """Finer copies that θ is rounded from, by name; whoever keeps them spares an excursion its own."""
         self._batch_size = batch_size or (lambda _batch: 1)

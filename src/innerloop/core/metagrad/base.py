@@ -25,8 +25,9 @@ class MetaGradient:
         gradient: the sum of the tasks' meta-gradients, in the shapes of θ; with those of earlier bundles
             where the strategy was given a sum to add to.
         rate_gradient: the same for learned inner rates, shape ``(K,)`` a tensor; empty if they are fixed.
-        support_loss: the last support batch's loss at φ, shape ``(T,)``.
-        query_loss_before: the query loss at θ, shape ``(T,)``.
+        support_loss: the last support batch's loss at φ, shape ``(T,)``; ``None`` where the learner does not
+            monitor.
+        query_loss_before: the query loss at θ, shape ``(T,)``, or ``None`` likewise.
         query_loss: the query loss at φ, shape ``(T,)``.
         states: the inner rule's final state for each task.
         extras: further figures worth tracking, shape ``(T,)`` each.
@@ -34,8 +35,8 @@ class MetaGradient:
 
     gradient: Params
     rate_gradient: Params
-    support_loss: Tensor
-    query_loss_before: Tensor
+    support_loss: Tensor | None
+    query_loss_before: Tensor | None
     query_loss: Tensor
     states: Sequence[State] = ()
     extras: dict[str, Tensor] = field(default_factory=dict)
@@ -91,16 +92,22 @@ def added(gradient: Params, total: Params | None) -> Params:
     return total
 
 
-def loss_before(learner: Learner, theta: Params, query: Batch) -> Tensor:
-    """The query loss at θ, shape ``(T,)``; monitoring, so not in the ledger."""
-    with learner.unaccounted():
-        return learner.loss(theta, query).reshape(-1)
+def loss_before(learner: Learner, theta: Params, query: Batch) -> Tensor | None:
+    """The query loss at θ, shape ``(T,)``, if the learner monitors."""
+    return _watched(learner, theta, query)
 
 
-def support_loss_after(learner: Learner, adapted: Adapted) -> Tensor:
-    """The last support batch's loss at φ, shape ``(T,)``; monitoring, so not in the ledger."""
+def support_loss_after(learner: Learner, adapted: Adapted) -> Tensor | None:
+    """The last support batch's loss at φ, shape ``(T,)``, if the learner monitors."""
+    return _watched(learner, adapted.params, adapted.batches[-1])
+
+
+def _watched(learner: Learner, params: Params, batch: Batch) -> Tensor | None:
+    """A loss that no strategy needs, so not in the ledger."""
+    if not learner.monitors:
+        return None
     with learner.unaccounted():
-        return learner.loss(adapted.params, adapted.batches[-1]).reshape(-1)
+        return learner.loss(params, batch).reshape(-1)
 
 
 @dataclass(frozen=True)

@@ -42,5 +42,6 @@ class Joint(Strategy):
     def metrics(self, losses: Sequence[TaskLosses]) -> dict[str, float]:
         """The mean loss of all batches: there is no adaptation to tell of."""
         steps = self.inner.steps
-        mean = fmean((steps * entry.support_loss + entry.query_loss) / (steps + 1) for entry in losses)
+        support = fmean(entry.support_loss for entry in losses if entry.support_loss is not None)
+        mean = (steps * support + fmean(entry.query_loss for entry in losses)) / (steps + 1)
         return {"train/loss": mean} | task_metrics(losses)

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 
 from innerloop.core import params as vector
 from innerloop.core.learner.base import Learner
 from innerloop.core.learner.refusals import refusals_explained
-from innerloop.core.metagrad.base import MetaGradient, Strategy, added, loss_before
+from innerloop.core.metagrad.base import MetaGradient, Strategy, added, loss_before, support_loss_after
 from innerloop.core.params import Params
 from innerloop.core.task import Task
 
@@ -40,8 +41,7 @@ class Unroll(Strategy):
                     materialize_grads=True,
                 )
             final = vector.detached(adapted.params)
-            with learner.unaccounted():
-                support_loss = learner.loss(final, adapted.batches[-1]).reshape(-1)
+            support_loss = support_loss_after(learner, replace(adapted, params=final))
             return MetaGradient(
                 gradient=added(learner.pool(dict(zip(start, pulled[: len(start)], strict=True))), total),
                 rate_gradient=dict(zip(rates, pulled[len(start) :], strict=True)),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from innerloop.core import params as vector
 from innerloop.core.learner.base import Learner
@@ -46,8 +47,8 @@ class InParts(Strategy):
         return MetaGradient(
             gradient=gradient if total is None else total,
             rate_gradient=_sum([each.rate_gradient for each in found]),
-            support_loss=torch.cat([each.support_loss for each in found]),
-            query_loss_before=torch.cat([each.query_loss_before for each in found]),
+            support_loss=_losses([each.support_loss for each in found]),
+            query_loss_before=_losses([each.query_loss_before for each in found]),
             query_loss=torch.cat([each.query_loss for each in found]),
             states=[state for each in found for state in each.states],
             extras={name: torch.cat([each.extras[name] for each in found]) for name in found[0].extras},
@@ -56,6 +57,11 @@ class InParts(Strategy):
     def metrics(self, losses: Sequence[TaskLosses]) -> dict[str, float]:
         """The strategy's."""
         return self._strategy.metrics(losses)
+
+
+def _losses(parts: Sequence[Tensor | None]) -> Tensor | None:
+    measured = [part for part in parts if part is not None]
+    return torch.cat(measured) if measured else None
 
 
 def _sum(parts: Sequence[Params]) -> Params:

@@ -25,21 +25,21 @@ from innerloop.fewshot.conv_tasks.slices import for_each
 Labelled = tuple[Tensor, Tensor]
 Result = TypeVar("Result")
 
-SLICE = 2**19
+SLICE = 2**20
 """Numbers in the largest maps of the tasks computed together on a CPU: its caches hold them."""
 GPU_SLICE = 2**22
 """The same on a GPU: more take more memory and no less time."""
-PART = 8
+PART = 16
 """Tasks whose meta-gradient a CPU's core computes at a time."""
-KEPT = 2**22
-"""Numbers in the largest maps of a bundle whose passes are kept."""
+KEPT = 2**23
+"""Numbers in the largest maps of the passes that are kept."""
 
 
 class ConvTasksLearner(VmapLearner):
     """Classifiers over Conv4 under the mean cross-entropy. See :class:`VmapLearner`.
 
-    Hessian-vector products are forward-over-reverse. The passes of the last two gradients or products are
-    kept if their maps are small, so that a product after a gradient at the same point and batch, or after
+    Hessian-vector products are forward-over-reverse. The passes of the last gradients and products are kept
+    as far as their maps find room, so that a product after a gradient at the same point and batch, or after
     another product, does not begin anew; this memory does not grow with the inner steps. Those of a descent
     or of a gradient that is added to a sum are not: no product follows. Where the caller wants a graph, the
     module itself is run.
@@ -68,7 +68,7 @@ class ConvTasksLearner(VmapLearner):
     def _forget(self) -> None:
         self._stacks: Recent[Batch] = Recent(2)
         self._slices: Recent[list[_Slice]] = Recent(2)
-        self._passes: Recent[list[_Pass]] = Recent(2)
+        self._passes: Recent[list[_Pass]] = Recent(KEPT)
 
     @contextmanager
     def excursion(self) -> Iterator[Params]:
@@ -152,9 +152,13 @@ class ConvTasksLearner(VmapLearner):
             return _Pass(part, net, net.loss(labels[part.tasks]), gradient)
 
         parts = self._slices_of(images)
-        if not self._keeps or len(images) * self._numbers(images) > KEPT:
+        size = len(images) * self._numbers(images)
+        # Of one that leaves no room for another, what is finished need not wait for the other slices.
+        if not self._keeps or size > KEPT // 2:
             return for_each(lambda part: finish(differentiate(part)), parts, images.device)
-        passes = self._passes.get((params, piece), lambda: for_each(differentiate, parts, images.device))
+        passes = self._passes.get(
+            (params, piece), lambda: for_each(differentiate, parts, images.device), size
+        )
         return for_each(finish, passes, images.device)
 
     def _slices_of(self, images: Tensor) -> "list[_Slice]":

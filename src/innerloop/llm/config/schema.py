@@ -182,6 +182,7 @@ class TrainerConfig:
     total_steps: Count
     save_freq: Count | Literal[-1]
     test_freq: Count | Literal[-1]
+    monitor_freq: Count
     project_name: Text
     experiment_name: Text
     logger: Annotated[tuple[Literal["console", "tensorboard", "wandb"], ...], OneOrMany()]
