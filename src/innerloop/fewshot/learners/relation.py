@@ -56,8 +56,9 @@ class RelationNet(EpisodicNet):
         support, query = maps[:, :shots], maps[:, shots:]
         member = one_hot(episodes.support_labels, episodes.ways)
         summed = torch.einsum("esn,eschw->enchw", member, support)
-        layers = [*cast(ConvBlock, self.relation[0]), *self.relation[1:]]
-        convolution = cast(nn.Conv2d, layers[0])
+        joint, *later = self.relation
+        first, *rest = cast(ConvBlock, joint)
+        convolution = cast(nn.Conv2d, first)
         # The convolution of two maps on top of each other is the sum of two, each of which serves all pairs.
         weight, width = convolution.weight, maps.shape[2]
         classes = F.conv2d(summed.flatten(0, 1), weight[:, :width], convolution.bias, padding=1)
@@ -66,7 +67,7 @@ class RelationNet(EpisodicNet):
             queries.view(count, -1, 1, *queries.shape[1:])
             + classes.view(count, 1, episodes.ways, *classes.shape[1:])
         ).flatten(0, 2)
-        logits: Tensor = nn.Sequential(*layers[1:])(pairs)
+        logits: Tensor = nn.Sequential(*rest, *later)(pairs)
         return logits.view(count, -1, episodes.ways)
 
     def scores(self, episodes: Episodes) -> Tensor:
