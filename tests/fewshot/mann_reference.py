@@ -24,9 +24,14 @@ class Reference:
     """The memory for one episode: the paper's, or with a slot of its own for each head."""
 
     def __init__(
-        self, own_slots: bool = False, slots: int = SLOTS, width: int = WIDTH, reads: int = READS
+        self,
+        own_slots: bool = False,
+        strength: float = 1.0,
+        slots: int = SLOTS,
+        width: int = WIDTH,
+        reads: int = READS,
     ) -> None:
-        self.own_slots = own_slots
+        self.own_slots, self.strength = own_slots, strength
         self.memory = [[0.0] * width for _ in range(slots)]
         self.usage = [0.0] * slots
         self.weights = [[0.0] * slots for _ in range(reads)]
@@ -53,7 +58,7 @@ class Reference:
                 for j, number in enumerate(contents[h]):
                     self.memory[i][j] += writes[h][i] * number
         for h in heads:
-            powers = [math.exp(cosine(keys[h], self.memory[i])) for i in slots]
+            powers = [math.exp(self.strength * cosine(keys[h], self.memory[i])) for i in slots]
             self.weights[h] = [power / sum(powers) for power in powers]
             self.reads[h] = [
                 sum(self.weights[h][i] * self.memory[i][j] for i in slots) for j in range(len(keys[h]))
@@ -77,7 +82,7 @@ def by_head(numbers: Row) -> list[Row]:
 
 def follow(net: MannNet, images: Tensor, labels: list[int]) -> list[Row]:
     """The logits of one sequence whose images are seen as pixels."""
-    reference = Reference(own_slots=net.access.own_slots)
+    reference = Reference(net.access.own_slots, net.access.strength)
     cell, (to_keys, to_gates) = net.controller, (net.keys[0], net.gates[0])
     assert isinstance(to_keys, nn.Linear)
     assert isinstance(to_gates, nn.Linear)

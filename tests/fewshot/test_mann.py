@@ -37,7 +37,7 @@ def fresh(count: int) -> State:
 
 
 def make_net(encoder: Backbone | None = None, writes: Writes = "contents") -> MannNet:
-    return MannNet(encoder or Pixels(1, SIZE), WAYS, HIDDEN, SLOTS, WIDTH, READS, DECAY, writes)
+    return MannNet(encoder or Pixels(1, SIZE), WAYS, HIDDEN, SLOTS, WIDTH, READS, DECAY, 3.0, writes)
 
 
 def make_sequences(count: int, length: int) -> tuple[Tensor, Tensor]:
@@ -57,11 +57,12 @@ def make_episodes(count: int = 2, support: int = 4, queries: int = 5, size: int 
 # The memory
 
 
+@pytest.mark.parametrize("strength", [1.0, 4.0])
 @pytest.mark.parametrize("own_slots", [False, True])
-def test_memory_is_the_references_step_by_step(own_slots: bool) -> None:
+def test_memory_is_the_references_step_by_step(own_slots: bool, strength: float) -> None:
     episodes, steps = 3, 7  # more writes than there are slots, so that slots are used again
-    access = LeastRecentlyUsedAccess(DECAY, own_slots)
-    state, references = fresh(episodes), [Reference(own_slots) for _ in range(episodes)]
+    access = LeastRecentlyUsedAccess(DECAY, own_slots, strength)
+    state, references = fresh(episodes), [Reference(own_slots, strength) for _ in range(episodes)]
     emptied = set()
     for _ in range(steps):
         keys, contents = torch.randn(2, episodes, READS, WIDTH)
@@ -283,6 +284,7 @@ def settings(**changed: object) -> Mann:
         "memory_width": WIDTH,
         "reads": READS,
         "usage_decay": DECAY,
+        "key_strength": 1.0,
         "writes": "contents",
     }
     return Mann(**(values | changed))  # type: ignore[arg-type]

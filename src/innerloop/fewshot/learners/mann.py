@@ -16,7 +16,7 @@ from innerloop.fewshot.backbones import Backbone, embed, embed_together
 from innerloop.fewshot.episodes import Episodes
 from innerloop.fewshot.learners.base import EpisodicLearner, EpisodicNet, one_hot
 from innerloop.fewshot.learners.method import BackboneFactory, Method, Problem
-from innerloop.settings.kinds import Count, Probability
+from innerloop.settings.kinds import Count, Positive, Probability
 
 Writes = Literal["keys", "contents"]
 
@@ -51,20 +51,21 @@ class LeastRecentlyUsedAccess(nn.Module):
 
         w^w_t = σ(a_t) w^r_{t-1} + (1 − σ(a_t)) w^lu_{t-1}
         M_t(i) = M_{t-1}(i) + Σ_heads w^w_t(i) v_t, the least used slot emptied before
-        w^r_t = softmax_i cos(k_t, M_t(i))
+        w^r_t = softmax_i β cos(k_t, M_t(i))
         r_t = Σ_i w^r_t(i) M_t(i)
         w^u_t = γ w^u_{t-1} + Σ_heads w^r_t + Σ_heads w^w_t
 
-    In the paper v_t is k_t, and w^lu marks as many slots as there are heads, for all of them alike.
+    In the paper v_t is k_t, β is 1, and w^lu marks as many slots as there are heads, for all of them alike.
 
     Args:
         decay: γ.
         own_slots: w^lu of the h-th head marks the h-th least used slot alone.
+        strength: β.
     """
 
-    def __init__(self, decay: float, own_slots: bool) -> None:
+    def __init__(self, decay: float, own_slots: bool, strength: float = 1.0) -> None:
         super().__init__()
-        self.decay, self.own_slots = decay, own_slots
+        self.decay, self.own_slots, self.strength = decay, own_slots, strength
 
     def forward(self, state: State, keys: Tensor, contents: Tensor, gates: Tensor) -> State:
         """One step of the memory.
@@ -82,7 +83,8 @@ class LeastRecentlyUsedAccess(nn.Module):
         writes = gates * state.weights + (1 - gates) * spare
         memory = kept + writes.mT @ contents
         directions = F.normalize(memory, dim=-1, eps=SMALLEST_NORM)
-        weights = (F.normalize(keys, dim=-1, eps=SMALLEST_NORM) @ directions.mT).softmax(-1)
+        cosines = F.normalize(keys, dim=-1, eps=SMALLEST_NORM) @ directions.mT
+        weights = (self.strength * cosines).softmax(-1)
         # It only chooses slots, which has no slope.
         with torch.no_grad():
             usage = self.decay * state.usage + (weights + writes).sum(1)
@@ -112,6 +114,7 @@ class MannNet(EpisodicNet):
         width: numbers a slot.
         reads: heads.
         decay: see :class:`LeastRecentlyUsedAccess`.
+        strength: likewise.
         writes: see :class:`Mann`.
     """
 
@@ -124,6 +127,7 @@ class MannNet(EpisodicNet):
         width: int,
         reads: int,
         decay: float,
+        strength: float,
         writes: Writes,
     ) -> None:
         super().__init__()
@@ -134,7 +138,7 @@ class MannNet(EpisodicNet):
         self.keys = _vectors(hidden, reads, width)
         self.contents = _vectors(hidden, reads, width) if writes == "contents" else None
         self.gates = nn.Sequential(nn.Linear(hidden, reads), nn.Unflatten(-1, (reads, 1)), nn.Sigmoid())
-        self.access = LeastRecentlyUsedAccess(decay, own_slots=writes == "contents")
+        self.access = LeastRecentlyUsedAccess(decay, writes == "contents", strength)
         self.output = nn.Linear(hidden + reads * width, ways)
         # Of an episode's part of each field of the state.
         self.shapes = ((hidden,), (hidden,), (slots, width), (slots,), (reads, slots), (reads, width))
@@ -270,7 +274,7 @@ class Pixels(Backbone):
 
 @dataclass(frozen=True)
 class Mann(Method):
-    """The settings; the paper's are pixels, 200, 128, 40, 4 and 0.95.
+    """The settings; the paper's are pixels, 200, 128, 40, 4, 0.95 and 1.
 
     Args:
         encoder: whether the LSTM sees the features of the backbone or the pixels.
@@ -279,6 +283,8 @@ class Mann(Method):
         memory_width: numbers a slot.
         reads: heads, each with a key, a write and a read of its own.
         usage_decay: γ, the part of a slot's usage that is left after a step.
+        key_strength: β, what cosines are multiplied by before the softmax (Graves 2014). The paper has none,
+            so that of n slots with one that fits perfectly a read is e / (e + n − 1) of what is there.
         writes: ``keys`` is the paper's equations: a head writes the key that it reads with, and all heads
             write to the same least used slots. With ``contents`` a head writes a vector of its own to a slot
             of its own, as the implementation does that is known to reach the paper's figures (T. Deleu,
@@ -292,11 +298,22 @@ class Mann(Method):
     memory_width: Count
     reads: Count
     usage_decay: Probability
+    key_strength: Positive
     writes: Writes
 
     def build(self, problem: Problem, backbone: BackboneFactory) -> MannLearner:
         """The learner."""
         pixels = self.encoder == "pixels"
         encoder = Pixels(problem.channels, problem.size) if pixels else backbone(running=True)
-        memory = (self.memory_slots, self.memory_width, self.reads, self.usage_decay, self.writes)
-        return MannLearner(MannNet(encoder, problem.ways, self.hidden, *memory), fixed_ways=True)
+        net = MannNet(
+            encoder,
+            problem.ways,
+            self.hidden,
+            self.memory_slots,
+            self.memory_width,
+            self.reads,
+            self.usage_decay,
+            self.key_strength,
+            self.writes,
+        )
+        return MannLearner(net, fixed_ways=True)
