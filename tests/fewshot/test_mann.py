@@ -37,7 +37,7 @@ def fresh(count: int) -> State:
 
 
 def make_net(encoder: Backbone | None = None, writes: Writes = "contents") -> MannNet:
-    return MannNet(encoder or Pixels(1, SIZE), WAYS, HIDDEN, SLOTS, WIDTH, READS, DECAY, 3.0, writes)
+    return MannNet(encoder or Pixels(1, SIZE), WAYS, HIDDEN, SLOTS, WIDTH, READS, DECAY, 3.0, -2.0, writes)
 
 
 def make_sequences(count: int, length: int) -> tuple[Tensor, Tensor]:
@@ -285,6 +285,7 @@ def settings(**changed: object) -> Mann:
         "reads": READS,
         "usage_decay": DECAY,
         "key_strength": 1.0,
+        "gate_bias": 0.0,
         "writes": "contents",
     }
     return Mann(**(values | changed))  # type: ignore[arg-type]

@@ -142,6 +142,8 @@ class _Adapted(torch.autograd.Function):
 
 def _plus_times(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """``total + left @ right.T``; outside any graph in one go."""
+    if torch.compiler.is_compiling():
+        return total + _multiply(left, right)
     if torch.is_grad_enabled() and any(t.requires_grad for t in (total, left, right)):
         return total + times(left, right)
     both: Tensor = torch.ops.mkldnn._linear_pointwise.binary(left, total, right, None, "add")
@@ -156,8 +158,22 @@ def _multiply(left: Tensor, right: Tensor) -> Tensor:
     # oneDNN wants the left side row by row and PyTorch copies it for that; the right side it takes as it is.
     if left.stride(-1) != 1 and rows > columns:
         return _multiply(right, left).T
+    # The compiler knows this operator for weights alone, and in a layout of its own.
+    product: Tensor = (_opaque_product if torch.compiler.is_compiling() else _product)(left, right)
+    return product
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
     product: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
     return product
+
+
+_opaque_product = torch.library.custom_op("innerloop::product", _product, mutates_args=())
+
+
+@_opaque_product.register_fake
+def _(left: Tensor, right: Tensor) -> Tensor:
+    return left.new_empty(left.shape[0], right.shape[0])
 
 
 def _ordinary(*tensors: Tensor) -> bool:

@@ -115,6 +115,7 @@ class MannNet(EpisodicNet):
         reads: heads.
         decay: see :class:`LeastRecentlyUsedAccess`.
         strength: likewise.
+        gate_bias: added to the gates' first biases.
         writes: see :class:`Mann`.
     """
 
@@ -128,6 +129,7 @@ class MannNet(EpisodicNet):
         reads: int,
         decay: float,
         strength: float,
+        gate_bias: float,
         writes: Writes,
     ) -> None:
         super().__init__()
@@ -137,7 +139,10 @@ class MannNet(EpisodicNet):
         self.controller = nn.LSTMCell(encoder.features + ways + reads * width, hidden)
         self.keys = _vectors(hidden, reads, width)
         self.contents = _vectors(hidden, reads, width) if writes == "contents" else None
-        self.gates = nn.Sequential(nn.Linear(hidden, reads), nn.Unflatten(-1, (reads, 1)), nn.Sigmoid())
+        to_gates = nn.Linear(hidden, reads)
+        with torch.no_grad():
+            to_gates.bias += gate_bias
+        self.gates = nn.Sequential(to_gates, nn.Unflatten(-1, (reads, 1)), nn.Sigmoid())
         self.access = LeastRecentlyUsedAccess(decay, writes == "contents", strength)
         self.output = nn.Linear(hidden + reads * width, ways)
         # Of an episode's part of each field of the state.
@@ -274,7 +279,7 @@ class Pixels(Backbone):
 
 @dataclass(frozen=True)
 class Mann(Method):
-    """The settings; the paper's are pixels, 200, 128, 40, 4, 0.95 and 1.
+    """The settings; the paper's are pixels, 200, 128, 40, 4, 0.95, 1 and 0.
 
     Args:
         encoder: whether the LSTM sees the features of the backbone or the pixels.
@@ -285,6 +290,8 @@ class Mann(Method):
         usage_decay: γ, the part of a slot's usage that is left after a step.
         key_strength: β, what cosines are multiplied by before the softmax (Graves 2014). The paper has none,
             so that of n slots with one that fits perfectly a read is e / (e + n − 1) of what is there.
+        gate_bias: added to the gates' first biases; below 0 a head begins by writing to the least used slots,
+            so that what is written stays apart.
         writes: ``keys`` is the paper's equations: a head writes the key that it reads with, and all heads
             write to the same least used slots. With ``contents`` a head writes a vector of its own to a slot
             of its own, as the implementation does that is known to reach the paper's figures (T. Deleu,
@@ -299,6 +306,7 @@ class Mann(Method):
     reads: Count
     usage_decay: Probability
     key_strength: Positive
+    gate_bias: float
     writes: Writes
 
     def build(self, problem: Problem, backbone: BackboneFactory) -> MannLearner:
@@ -314,6 +322,7 @@ class Mann(Method):
             self.reads,
             self.usage_decay,
             self.key_strength,
+            self.gate_bias,
             self.writes,
         )
         return MannLearner(net, fixed_ways=True)
