@@ -23,6 +23,8 @@ ROWS_APART = "innerloop_rows_apart"
 FLASH = ("flash_attention_2", "flash_attention_3")
 
 
+# It loops over rows, each of its own length; compiled, it would be compiled anew for every batch.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def attend_rows_apart(
     module: nn.Module,
     query: Tensor,

@@ -144,10 +144,19 @@ def upper_layers_only(model: nn.Module, states: Tensor) -> Iterator[None]:
 
 def frozen_layers(model: nn.Module) -> Sequence[nn.Module]:
     """The decoder layers below the lowest one with an adapter; none if no layer has one."""
-    layers = _decoder_layers(model)
+    layers = decoder_layers(model)
     for index, layer in enumerate(layers):
         if any(isinstance(module, LoraLayer) for module in layer.modules()):
             return layers[:index]
+    return []
+
+
+def decoder_layers(model: nn.Module) -> Sequence[nn.Module]:
+    """The model's decoder layers, lowest first; none where they cannot be told."""
+    count = getattr(model, "config").get_text_config().num_hidden_layers  # noqa: B009 (nn.Module's is untyped)
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return list(module)
     return []
 
 
@@ -158,7 +167,7 @@ def _frozen_layers_only(model: nn.Module) -> Iterator[list[Tensor]]:
     reached: list[Tensor] = []
     taken = below[-1].register_forward_hook(lambda _layer, _given, output: reached.append(_tensor(output)))
     try:
-        with _replaced(_decoder_layers(model)[len(below) :], _pass_on):
+        with _replaced(decoder_layers(model)[len(below) :], _pass_on):
             yield reached
     finally:
         taken.remove()
@@ -188,14 +197,6 @@ def _replaced(layers: Sequence[nn.Module], forward: Callable[..., Tensor]) -> It
     finally:
         for layer in layers:
             del layer.forward
-
-
-def _decoder_layers(model: nn.Module) -> Sequence[nn.Module]:
-    count = getattr(model, "config").get_text_config().num_hidden_layers  # noqa: B009 (nn.Module's is untyped)
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count:
-            return list(module)
-    return []
 
 
 def _drops_out(model: PeftModel) -> bool:

@@ -23,6 +23,7 @@ from innerloop.llm.algorithms import (
 )
 from innerloop.llm.artifact_info import ArtifactInfo, InnerRuleInfo, LearningRate
 from innerloop.llm.artifacts import save_artifact
+from innerloop.llm.compiled import compile_layers
 from innerloop.llm.config import Config, MetaConfig, to_dict
 from innerloop.llm.data.prepared import has_manifest, manifest_hash
 from innerloop.llm.episodes import batcher_of, held_out_tasks, training_sampler
@@ -58,6 +59,8 @@ def _trainer(config: Config, world: World) -> MetaTrainer:
     sharded = config.model.use_fsdp
     loaded = load_model(replace(model_spec(config), device=str(device), left_on_host=sharded))
     set_modes(config, loaded.model)
+    if config.model.compile:
+        compile_layers(loaded.model, device)
     sharding = shard(loaded.model, config.model.fsdp_config, world, device) if sharded else None
     if sharding is not None:
         world = sharding.world

@@ -141,7 +141,7 @@ class MannNet(EpisodicNet):
         self.contents = _vectors(hidden, reads, width) if writes == "contents" else None
         to_gates = nn.Linear(hidden, reads)
         with torch.no_grad():
-            to_gates.bias += gate_bias
+            to_gates.bias.add_(gate_bias)
         self.gates = nn.Sequential(to_gates, nn.Unflatten(-1, (reads, 1)), nn.Sigmoid())
         self.access = LeastRecentlyUsedAccess(decay, writes == "contents", strength)
         self.output = nn.Linear(hidden + reads * width, ways)

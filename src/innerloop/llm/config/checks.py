@@ -55,8 +55,22 @@ def _model(config: Config) -> Iterator[tuple[str, str]]:
     if model.use_fsdp and meta.tasks_per_chunk > 1:
         words = "runs tasks side by side, which a sharded model (model.use_fsdp) cannot; set it to 1"
         yield "meta.tasks_per_chunk", words
+    if model.compile:
+        yield from _compiled(meta)
     if model.lora_rank == 0 and "lora" in config.checkpoint.save_contents:
         yield "checkpoint.save_contents", "asks for 'lora', but model.lora_rank is 0; ask for 'model'"
+
+
+def _compiled(meta: MetaConfig) -> Iterator[tuple[str, str]]:
+    if meta.learner == "vmap" or meta.tasks_per_chunk > 1:
+        yield (
+            "model.compile",
+            "cannot run tasks side by side; set meta.tasks_per_chunk=1 and meta.learner=auto",
+        )
+    takes_two = meta.algorithm in ("maml", "implicit_maml")
+    if takes_two and (meta.hvp != "central" or meta.differentiation == "unroll"):
+        words = f"has no derivative of a derivative, which meta.algorithm={meta.algorithm} takes"
+        yield "model.compile", f"{words}; set meta.hvp=central and meta.differentiation=adjoint"
 
 
 def _data(config: Config) -> Iterator[tuple[str, str]]:

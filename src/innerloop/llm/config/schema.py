@@ -70,6 +70,7 @@ class ModelConfig:
         "auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"
     ]
     enable_gradient_checkpointing: bool
+    compile: bool
     use_fsdp: bool
     fsdp_config: FsdpConfig
     lora_rank: Annotated[int, Range(at_least=0)]
