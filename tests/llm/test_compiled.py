@@ -34,8 +34,8 @@ def bench(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Workben
 
 @pytest.mark.parametrize(
     "words",
-    [(), (*FULL, "meta.algorithm=fomaml"), ("meta.algorithm=maml", "meta.hvp=central")],
-    ids=["upper layers", "full parameters", "central differences"],
+    [(), (*FULL, "meta.algorithm=fomaml")],
+    ids=["upper layers", "full parameters"],
 )
 def test_compiled_layers_train_as_plain_ones(
     bench: Workbench, words: tuple[str, ...], own_cache: Path
