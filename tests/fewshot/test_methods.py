@@ -23,7 +23,7 @@ every_method = pytest.mark.parametrize("name", TOY_METHODS)
 # Strict: the day it learns, this mark must go.
 not_yet = pytest.mark.xfail(
     strict=True,
-    reason="MANN counts how often each class came for thousands of steps and then learns more: on the toy set "
+    reason="MANN counts how often each class came for thousands of steps and then learns: on the toy set "
     "0.42 after 4000 steps of 16 sequences, with which a test would take minutes",
 )
 every_method_that_learns = pytest.mark.parametrize(
