@@ -23,6 +23,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     folder = tmp_path_factory.getbasetemp() / "compiled"
     monkeypatch.setenv(compiled.CACHE_VARIABLE, str(folder))
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     return folder
 
 
